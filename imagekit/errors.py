@@ -1,0 +1,334 @@
+"""Every exception that imagekit raises.
+
+    ImagekitError       .code .hint
+    + DockerfileError   .filename .span .source
+    + PlanError         a plan that cannot be made from what the Dockerfile asks for
+    + OciError          a document, digest, platform or reference that is not well formed
+    + LayerError        .path
+    + StepFailedError   .step .exit_code .log_tail
+    + SandboxError      .backend
+    + StoreError        .descriptor
+    + RegistryError     .status .codes .retry_after
+    + OutputError       a place that the result cannot be written to
+    + UsageError        a call or command line that asks for what cannot be
+    + CancelledError
+
+A `code` is stable and meant for programs; the message is meant for people; the hint, which may be
+empty, says what to try next.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from attrs import frozen
+
+
+@frozen
+class Span:
+    """A place in a Dockerfile; lines and columns count from 1, and column 0 is unknown.
+
+    `end_column` is the column after the last character.
+    """
+
+    line: int
+    end_line: int
+    column: int = 0
+    end_column: int = 0
+
+
+class ImagekitError(Exception):
+    """The base of all errors of this library."""
+
+    default_code: ClassVar[str] = "error"
+
+    def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code or self.default_code
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DockerfileError(ImagekitError):
+    """The Dockerfile is wrong at a place that is known.
+
+    Attributes:
+        filename: as given to `parse`.
+        span: where; None when the whole file is meant.
+        source: the text of the file, for the excerpt; empty when not at hand.
+    """
+
+    default_code = "other"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        span: Span | None = None,
+        filename: str = "Dockerfile",
+        source: str = "",
+        hint: str = "",
+        code: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.filename = filename
+        self.span = span
+        self.source = source
+
+    @property
+    def place(self) -> str:
+        """`file:line` or `file:line:column`, as compilers print it."""
+        if self.span is None:
+            return self.filename
+        column = f":{self.span.column}" if self.span.column else ""
+        return f"{self.filename}:{self.span.line}{column}"
+
+    def excerpt(self) -> str:
+        """The lines of the span with their numbers and, where a column is known, a caret."""
+        if self.span is None or not self.source:
+            return ""
+        lines = self.source.split("\n")
+        last = min(self.span.end_line, self.span.line + 4, len(lines))
+        width = len(str(last))
+        shown = []
+        for number in range(self.span.line, last + 1):
+            text = lines[number - 1].rstrip("\r")
+            shown.append(f"{number:>{width}} | {text}")
+            if number == self.span.line and self.span.column:
+                lead = "".join(c if c == "\t" else " " for c in text[: self.span.column - 1])
+                size = max(1, self.span.end_column - self.span.column)
+                shown.append(f"{'':>{width}} | {lead}{'^' * size}")
+        return "\n".join(shown)
+
+
+class DockerfileSyntaxError(DockerfileError):
+    """The text is no Dockerfile: unknown instruction, bad flag, missing argument."""
+
+
+class ExpansionError(DockerfileError):
+    """A `${...}` that cannot be expanded."""
+
+    default_code = "expansion"
+
+
+class UnknownStageError(DockerfileError):
+    """A target, FROM or --from names a stage that is not there."""
+
+    default_code = "target-not-found"
+
+
+class PlanError(ImagekitError):
+    """A plan cannot be made from what was asked for."""
+
+    default_code = "plan"
+
+
+class OciError(ImagekitError):
+    """A document, digest, platform or reference is not well formed."""
+
+    default_code = "oci"
+
+
+class InvalidDigestError(OciError):
+    """A digest that is not `algorithm:hex` of a known algorithm and the right length."""
+
+    default_code = "invalid-digest"
+
+
+class InvalidReferenceError(OciError):
+    """An image reference that does not follow the grammar."""
+
+    default_code = "reference-invalid"
+
+
+class InvalidPlatformError(OciError):
+    """A platform that is not `os/arch[/variant]`."""
+
+    default_code = "platform-invalid"
+
+
+class InvalidDocumentError(OciError):
+    """JSON that is not the manifest, index or config it should be."""
+
+    default_code = "invalid-document"
+
+
+class LayerError(ImagekitError):
+    """A layer, tree or archive that cannot be used; `path` is inside the image."""
+
+    default_code = "layer"
+
+    def __init__(self, message: str, *, path: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.path = path
+
+
+class BadArchiveError(LayerError):
+    """Bytes that are no well-formed tar, or one past a limit."""
+
+    default_code = "bad-archive"
+
+
+class BadWhiteoutError(LayerError):
+    """A whiteout marker that hides nothing, such as a bare `.wh.`."""
+
+    default_code = "bad-whiteout"
+
+
+class EscapesRootError(LayerError):
+    """A name or link that points above its root."""
+
+    default_code = "escapes-root"
+
+
+class PathError(LayerError):
+    """A path that cannot be resolved or written: missing, looping, wrong type."""
+
+    default_code = "path"
+
+
+class ContextError(ImagekitError):
+    """A build context that cannot be read; `path` is relative to it."""
+
+    default_code = "context"
+
+    def __init__(self, message: str, *, path: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.path = path
+
+
+class StepFailedError(DockerfileError):
+    """A step that ran and did not succeed.
+
+    Attributes:
+        step: its label, as the progress shows it.
+        exit_code: of the command; 128 + n for a process that signal n ended.
+        log_tail: the last lines it wrote.
+    """
+
+    default_code = "exec-failed"
+
+    def __init__(  # noqa: PLR0913 - the data of the failure, all by name
+        self,
+        message: str,
+        *,
+        step: str,
+        exit_code: int | None = None,
+        log_tail: str = "",
+        span: Span | None = None,
+        filename: str = "Dockerfile",
+        source: str = "",
+        hint: str = "",
+        code: str = "",
+    ) -> None:
+        super().__init__(
+            message, span=span, filename=filename, source=source, hint=hint, code=code
+        )
+        self.step = step
+        self.exit_code = exit_code
+        self.log_tail = log_tail
+
+
+class SandboxError(ImagekitError):
+    """A sandbox that cannot be made or did not hold; `backend` is its name."""
+
+    default_code = "sandbox"
+
+    def __init__(self, message: str, *, backend: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.backend = backend
+
+
+class StoreError(ImagekitError):
+    """The store cannot do what it was asked; `descriptor` names the blob, if one is meant."""
+
+    default_code = "store"
+
+    def __init__(
+        self, message: str, *, descriptor: object = None, hint: str = "", code: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.descriptor = descriptor
+
+
+class NotFoundError(StoreError, LookupError):
+    """No such blob or tag."""
+
+    default_code = "not-found"
+
+
+class DigestMismatchError(StoreError):
+    """Bytes that are not the ones their descriptor names."""
+
+    default_code = "digest-mismatch"
+
+
+class RegistryError(ImagekitError):
+    """A registry said no.
+
+    Attributes:
+        status: the HTTP status; 0 when there was no answer.
+        codes: the error codes of the answer (distribution-spec, Error Codes).
+        retry_after: seconds that the registry asked to wait, or None.
+    """
+
+    default_code = "registry"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        codes: Sequence[str] = (),
+        retry_after: float | None = None,
+        hint: str = "",
+        code: str = "",
+    ) -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.status = status
+        self.codes = tuple(codes)
+        self.retry_after = retry_after
+
+
+class ImageNotFoundError(RegistryError, LookupError):
+    """The registry has no such repository, tag, manifest or blob."""
+
+    default_code = "image-not-found"
+
+
+class AuthError(RegistryError):
+    """Credentials are missing, wrong or not enough."""
+
+    default_code = "auth"
+
+
+class RateLimitedError(RegistryError):
+    """Too many requests."""
+
+    default_code = "rate-limited"
+
+
+class UnreachableError(RegistryError):
+    """No answer: name, connection, TLS or time-out."""
+
+    default_code = "unreachable"
+
+
+class OutputError(ImagekitError):
+    """The result cannot be written where it was asked for."""
+
+    default_code = "output"
+
+
+class UsageError(ImagekitError):
+    """A call or command line that asks for what cannot be."""
+
+    default_code = "usage"
+
+
+class CancelledError(ImagekitError):
+    """The build was cancelled."""
+
+    default_code = "cancelled"
