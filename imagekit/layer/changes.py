@@ -12,8 +12,8 @@ class Changes:
     """The changes of one layer (image-spec layer.md, Change Types).
 
     Attributes:
-        entries: path -> what is put there; a directory's entry carries its metadata only. The root, if
-            it has an entry, has the empty path.
+        entries: path -> what is put there; a directory's entry carries its metadata only. The
+            root, if it has an entry, has the empty path.
         whiteouts: paths that lower layers had and that are gone.
         opaque: directories of which nothing of lower layers is left.
         implied: directories that some entry needs but that the archive did not carry; they have no

@@ -1,9 +1,9 @@
 """Entries, and the trees that layers make of them.
 
-A `Tree` is a root file system in memory: what every path is, and where its bytes are, with no byte of
-content in it. Trees are values: `apply` (see `changes`) returns a new one that shares all it can with
-the old. Paths have no leading slash, `/` between components and no `.` or `..`; the root is the empty
-path. Names are bytes, decoded as UTF-8 with `surrogateescape`.
+A `Tree` is a root file system in memory: what every path is, and where its bytes are, with no
+byte of content in it. Trees are values: `apply` (see `changes`) returns a new one that shares all
+it can with the old. Paths have no leading slash, `/` between components and no `.` or `..`; the
+root is the empty path. Names are bytes, decoded as UTF-8 with `surrogateescape`.
 """
 
 from typing import Final, NamedTuple
@@ -19,8 +19,9 @@ FIFO: Final = "p"
 class Where(NamedTuple):
     """Where the bytes of a file are.
 
-    `source` names something that a `Contents` can read: the diff ID of a layer, and then `at` is the
-    offset of the content in the uncompressed tar; or a context, and then `at` is the path in it.
+    `source` names something that a `Contents` can read: the diff ID of a layer, and then `at` is
+    the offset of the content in the uncompressed tar; or a context, and then `at` is the path in
+    it.
     """
 
     source: str

@@ -53,8 +53,8 @@ class Healthcheck:
 class ContainerConfig:
     """What a runtime needs to start a container; `env` holds (name, value) pairs in order.
 
-    `cmd`, `entrypoint` and `shell` are None where the config does not have them, which differs from
-    an empty list. `extra` keeps fields that this library does not know.
+    `cmd`, `entrypoint` and `shell` are None where the config does not have them, which differs
+    from an empty list. `extra` keeps fields that this library does not know.
     """
 
     user: str = ""
@@ -94,7 +94,8 @@ class ContainerConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ContainerConfig":
-        """Read the JSON form; an Env entry that is no `name=value` is dropped (security spec C-10).
+        """Read the JSON form; an Env entry that is no `name=value` is dropped (security spec
+        C-10).
 
         Raises:
             InvalidDocumentError: a field of the wrong type.

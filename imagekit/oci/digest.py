@@ -16,7 +16,7 @@ class Digest:
     """The name of some bytes, as in `sha256:ab..`; made by `Digest.parse` or `Digest.of`."""
 
     algorithm: str
-    hex: str = field()
+    hex: str = field()  # noqa: A003 - the word of the specification
 
     @hex.validator
     def _check(self, _: "Attribute[str]", value: str) -> None:

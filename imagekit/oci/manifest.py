@@ -73,8 +73,8 @@ def decode_manifest(raw: bytes, media_type: str = "") -> Document[Manifest | Ind
 
     Args:
         raw: the document.
-        media_type: what the outside said it is (Content-Type or descriptor), without parameters; empty
-            or a generic type leaves it to the document.
+        media_type: what the outside said it is (Content-Type or descriptor), without parameters;
+            empty or a generic type leaves it to the document.
 
     Raises:
         InvalidDocumentError: neither; both at once; or another type than the outside said.

@@ -23,15 +23,13 @@ _ARCHITECTURES: Final = {
     "armv8l": ("arm", "v7"),
 }
 _KNOWN_OSES: Final = frozenset(
-    ("aix", "android", "darwin", "dragonfly", "freebsd", "illumos", "ios", "js", "linux")
-    + ("netbsd", "openbsd", "plan9", "solaris", "wasip1", "windows", "zos")
+    """aix android darwin dragonfly freebsd illumos ios js linux
+    netbsd openbsd plan9 solaris wasip1 windows zos""".split()
 )
 _KNOWN_ARCHITECTURES: Final = frozenset(
-    ("386", "amd64", "amd64p32", "arm", "armbe", "arm64", "arm64be", "loong64", "mips", "mips64")
-    + ("mips64le", "mips64p32", "mips64p32le", "mipsle", "ppc", "ppc64", "ppc64le", "riscv")
-    + ("riscv64", "s390", "s390x", "sparc", "sparc64", "wasm")
+    """386 amd64 amd64p32 arm armbe arm64 arm64be loong64 mips mips64 mips64le mips64p32
+    mips64p32le mipsle ppc ppc64 ppc64le riscv riscv64 s390 s390x sparc sparc64 wasm""".split()
 )
-_DEFAULT_VARIANT: Final = {"arm64": "v8", "arm": "v7"}
 
 
 @frozen
@@ -76,7 +74,7 @@ class Platform:
         return cls(os, *_normal(architecture, variant), version)
 
     def normalised(self) -> "Platform":
-        """The same platform in its common spelling: `x86_64` is `amd64`, arm64's `v8` is left out."""
+        """The same platform in its common spelling: `x86_64` is `amd64`, arm64 has no `v8`."""
         return Platform(
             _normal_os(self.os),
             *_normal(self.architecture, self.variant),
@@ -148,6 +146,8 @@ def _normal(architecture: str, variant: str) -> tuple[str, str]:
             variant = "v" + variant
         case "amd64", "v1":
             variant = ""
+        case _:
+            pass
     return architecture, variant
 
 

@@ -54,14 +54,7 @@ class Reference:
         path, colon, tag = path.partition(":")
         if colon and not _TAG.fullmatch(tag):
             raise _bad(text, f"{tag!r} is not a tag")
-        if not _HOST.fullmatch(host):
-            raise _bad(text, f"{host!r} is not a registry host")
-        if not _PATH.fullmatch(path):
-            lower = path.lower()
-            why = f"{path!r} is not a repository name"
-            if lower != path and _PATH.fullmatch(lower):
-                why += "; it must be lower case"
-            raise _bad(text, why)
+        _check_name(text, host, path)
         if host == "index.docker.io":
             host = DOCKER_HUB
         if host == DOCKER_HUB and "/" not in path:
@@ -105,6 +98,16 @@ def _split_host(text: str) -> tuple[str, str]:
     first, slash, rest = text.partition("/")
     is_host = any(c in first for c in ".:[") or first == "localhost" or first != first.lower()
     return (first, rest) if slash and is_host else (DOCKER_HUB, text)
+
+
+def _check_name(text: str, host: str, path: str) -> None:
+    if not _HOST.fullmatch(host):
+        raise _bad(text, f"{host!r} is not a registry host")
+    if not _PATH.fullmatch(path):
+        why = f"{path!r} is not a repository name"
+        if _PATH.fullmatch(path.lower()):
+            why += "; it must be lower case"
+        raise _bad(text, why)
 
 
 def _bad(text: str, why: str) -> InvalidReferenceError:

@@ -1,8 +1,8 @@
 """The narrow waist: immutable, typed operations with no Dockerfile word in them.
 
 Everything before a `Plan` is text work; nothing after it sees a Dockerfile. Operations are fully
-expanded plain data, free of global state, so that a step can be explained, stored, or sent to another
-machine. A step's first input, where it has one, is the root file system that it changes.
+expanded plain data, free of global state, so that a step can be explained, stored, or sent to
+another machine. A step's first input, where it has one, is the root file system that it changes.
 """
 
 from typing import Literal
@@ -24,7 +24,8 @@ class Base:
 
     Attributes:
         reference: what it was asked for by, for people; empty for scratch.
-        origin: where its blobs can be fetched: a canonical pinned reference, or `oci-layout://PATH`.
+        origin: where its blobs can be fetched: a canonical pinned reference, or
+            `oci-layout://PATH`.
         manifest: None for scratch.
         layers: descriptors, lowest first, in step with `diff_ids`.
     """
@@ -106,6 +107,7 @@ class Copy:
         parents: keep the path of each source below `dest`.
         link: make the layer as if the root were empty; it then does not depend on it.
         kind: COPY and ADD have different cache keys though they do the same.
+        epoch: the time of what the step makes itself (directories, inline files); None is now.
     """
 
     sources: tuple[CopySource | InlineFile, ...]
@@ -116,14 +118,19 @@ class Copy:
     parents: bool = False
     link: bool = False
     kind: Literal["copy", "add"] = "copy"
+    epoch: int | None = None
 
 
 @frozen(kw_only=True)
 class Mkdir:
-    """Make a directory and its missing parents, mode 0755, owned by `owner` (`user[:group]`)."""
+    """Make a directory and its missing parents, mode 0755, owned by `owner` (`user[:group]`).
+
+    `epoch` is the time of what is made; None is now.
+    """
 
     path: str
     owner: str = ""
+    epoch: int | None = None
 
 
 # Processes.
