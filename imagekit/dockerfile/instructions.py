@@ -421,7 +421,7 @@ class Node:
 
 @frozen(kw_only=True)
 class SyntaxTree:
-    """A file split into instructions; what `parse` makes its `Dockerfile` from.
+    r"""A file split into instructions; what `parse` makes its `Dockerfile` from.
 
     Attributes:
         source: the text; bytes that are not UTF-8 are lone surrogates.
@@ -450,7 +450,7 @@ class Dockerfile:
         directives: the header's parser directives.
         syntax: the frontend that the file asks for, or None.
         global_args: the ARGs above the first FROM.
-        stages: at least one.
+        stages: in file order; none if the file has only ARGs, which the stage graph refuses.
         warnings: what the grammar accepts and an author should not write.
         nodes: the untyped instructions.
     """

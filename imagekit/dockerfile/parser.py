@@ -1,0 +1,252 @@
+"""`parse`: Dockerfile text to stages of instructions.
+
+Two passes. `parse_tree` needs the grammar alone and gives untyped nodes; `build_file` gives each
+its type, checks its arguments and flags, and sorts the instructions into stages.
+"""
+
+from typing import NoReturn
+
+from attrs import evolve
+
+from imagekit.dockerfile.builders import build, doc_comment
+from imagekit.dockerfile.directives import detect_syntax, read_directives
+from imagekit.dockerfile.grammar import (
+    GrammarError,
+    heredocs_of,
+    may_have_heredocs,
+    read_node,
+)
+from imagekit.dockerfile.instructions import (
+    Arg,
+    Command,
+    Dockerfile,
+    EmptyContinuation,
+    From,
+    Heredoc,
+    Instruction,
+    Node,
+    Stage,
+    SyntaxTree,
+)
+from imagekit.dockerfile.lines import LineReader, LogicalLine, decode, printable
+from imagekit.errors import DockerfileSyntaxError, ExpansionError, Span
+
+MAX_INSTRUCTIONS = 10_000
+"""Instructions that a Dockerfile may have."""
+
+
+def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
+    """Return the stages and instructions of a Dockerfile.
+
+    A file of nothing but ARGs has no stages, which is not refused here.
+
+    Args:
+        text: the file; bytes need not be UTF-8.
+        filename: for errors.
+
+    Raises:
+        DockerfileSyntaxError: with the span of the instruction, the column of the word that is
+            wrong where that stands in its first line, and a hint where there is a likely fix.
+
+    Spec: Dockerfile reference, Format; where BuildKit differs, BuildKit.
+    """
+    return build_file(parse_tree(text, filename=filename))
+
+
+def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree:
+    """Return the untyped instructions of a Dockerfile; arguments as in `parse`.
+
+    Raises:
+        DockerfileSyntaxError: of the grammar alone; unknown instructions pass.
+    """
+    source = decode(text, filename)
+    reader = LineReader(source, filename)
+    nodes: list[Node] = []
+    warnings: list[EmptyContinuation] = []
+    while (line := reader.next_line()) is not None:
+        if line.has_blank:
+            warnings.append(EmptyContinuation(span=Span(line.end, line.end)))
+        if len(nodes) == MAX_INSTRUCTIONS:
+            raise reader.fail(
+                f"more than {MAX_INSTRUCTIONS} instructions",
+                "too-many-instructions",
+                line.start,
+            )
+        nodes.append(_read_instruction(reader, line))
+    if not nodes:
+        raise reader.fail("the file has no instructions", "no-instructions", reader.number)
+    return SyntaxTree(
+        filename=filename,
+        source=source,
+        escape=reader.escape,
+        directives=read_directives(source),
+        syntax=detect_syntax(source),
+        nodes=tuple(nodes),
+        warnings=tuple(warnings),
+    )
+
+
+def build_file(tree: SyntaxTree) -> Dockerfile:
+    """Return the typed form of a tree.
+
+    Raises:
+        DockerfileSyntaxError: an instruction that is unknown or whose arguments are wrong.
+    """
+    source = printable(tree.source)
+    lines = source.split("\n")
+    global_args: list[Arg] = []
+    stages: list[tuple[From, list[Command]]] = []
+    for node in tree.nodes:
+        span = Span(node.start, node.end, *_columns(lines, node, node.word))
+        try:
+            instruction = build(node, span)
+        except (GrammarError, ExpansionError) as error:
+            _fail(error, lines, node, tree.filename, source)
+        if isinstance(instruction, From):
+            stages.append((instruction, []))
+        elif stages:
+            stages[-1][1].append(instruction)
+        elif isinstance(instruction, Arg):
+            global_args.append(instruction)
+        else:
+            raise DockerfileSyntaxError(
+                f"{node.cmd.upper()} stands before the first FROM",
+                span=span,
+                filename=tree.filename,
+                source=source,
+                hint="only ARG may stand above FROM",
+                code="no-stages",
+            )
+    return Dockerfile(
+        filename=tree.filename,
+        source=tree.source,
+        escape=tree.escape,
+        directives=tree.directives,
+        syntax=tree.syntax,
+        global_args=tuple(global_args),
+        stages=tuple(
+            Stage(
+                index=index,
+                from_=start,
+                doc=doc_comment(start.comments, start.name),
+                commands=tuple(commands),
+            )
+            for index, (start, commands) in enumerate(stages)
+        ),
+        warnings=tree.warnings,
+        nodes=tree.nodes,
+    )
+
+
+def parse_onbuild(
+    expression: str,
+    *,
+    filename: str = "Dockerfile",
+    span: Span | None = None,
+    source: str = "",
+) -> Command:
+    """Return the instruction of an ONBUILD trigger, from a file or an image config.
+
+    A trigger is read as a file of its own: the escape character is a backslash again.
+
+    Args:
+        expression: the text after ONBUILD, heredocs below it.
+        filename: for errors.
+        span: the place that errors and the instruction are given: the FROM that inherits it.
+        source: the text that `span` is in, for errors.
+
+    Raises:
+        DockerfileSyntaxError: it is no instruction, more than one (`onbuild-trigger`), or one
+            that cannot be a trigger (`onbuild-forbidden`).
+    """
+    place = span or Span(1, 1)
+
+    def fail(error: DockerfileSyntaxError | GrammarError | ExpansionError) -> NoReturn:
+        raise DockerfileSyntaxError(
+            f"ONBUILD {printable(expression)}: {error}",
+            span=span,
+            filename=filename,
+            source=source,
+            hint=getattr(error, "hint", ""),
+            code=error.code,
+        ) from error
+
+    try:
+        tree = parse_tree(expression, filename=filename)
+    except DockerfileSyntaxError as error:
+        fail(error)
+    if len(tree.nodes) != 1:
+        fail(GrammarError("a trigger is one instruction", "onbuild-trigger"))
+    node = evolve(tree.nodes[0], start=place.line, end=place.end_line)
+    if node.cmd in ("onbuild", "maintainer", "from"):
+        fail(GrammarError(f"{node.cmd.upper()} cannot be a trigger", "onbuild-forbidden"))
+    try:
+        instruction: Instruction = build(node, place)
+    except (GrammarError, ExpansionError) as error:
+        fail(error)
+    if isinstance(instruction, From):
+        raise AssertionError("FROM was refused above")
+    return instruction
+
+
+def _read_instruction(reader: LineReader, line: LogicalLine) -> Node:
+    try:
+        node = read_node(line.text, reader.escape, start=line.start, end=line.end)
+        announced = heredocs_of(line.text) if "<<" in line.text and may_have_heredocs(node) else []
+    except (GrammarError, ExpansionError) as error:
+        failure = reader.fail(str(error), error.code, line.start, line.end)
+        word = error.word if isinstance(error, GrammarError) else ""
+        failure.span = _with_columns(failure.source, Span(line.start, line.end), word)
+        raise failure from error
+    heredocs: list[Heredoc] = []
+    for heredoc in announced:
+        body = reader.heredoc(heredoc.name, chomp=heredoc.chomp)
+        if body is None:
+            raise reader.fail(
+                f"the heredoc {heredoc.name} is not closed",
+                "heredoc-unterminated",
+                line.start,
+                reader.number,
+                hint=f"its last line has to be {heredoc.name} and nothing else",
+            )
+        heredocs.append(evolve(heredoc, content=body))
+    return evolve(
+        node,
+        end=reader.number,
+        column=line.column,
+        comments=line.comments,
+        heredocs=tuple(heredocs),
+    )
+
+
+def _fail(
+    error: GrammarError | ExpansionError,
+    lines: list[str],
+    node: Node,
+    filename: str,
+    source: str,
+) -> NoReturn:
+    word = error.word if isinstance(error, GrammarError) else ""
+    raise DockerfileSyntaxError(
+        printable(str(error)),
+        span=Span(node.start, node.end, *_columns(lines, node, word)),
+        filename=filename,
+        source=source,
+        hint=getattr(error, "hint", ""),
+        code=error.code,
+    ) from error
+
+
+def _columns(lines: list[str], node: Node, word: str) -> tuple[int, int]:
+    """Return the columns of a word in the first line of an instruction, 0 if not there."""
+    return _find(lines[node.start - 1], printable(word), node.column - 1)
+
+
+def _with_columns(source: str, span: Span, word: str) -> Span:
+    line = source.split("\n")[span.line - 1]
+    return Span(span.line, span.end_line, *_find(line, printable(word), 0))
+
+
+def _find(line: str, word: str, at: int) -> tuple[int, int]:
+    found = line.find(word, at) if word else -1
+    return (found + 1, found + 1 + len(word)) if found >= 0 else (0, 0)
