@@ -1,0 +1,71 @@
+"""The build cache: cache key -> layer, in the store's database.
+
+A record is written after its blob is stored and is never changed; it holds the named inputs of
+its step, so that a later miss can be explained. A record whose blob is gone is no hit.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from imagekit.errors import InvalidDigestError
+from imagekit.executor.values import Layer
+from imagekit.oci.descriptor import Descriptor
+from imagekit.oci.digest import Digest
+from imagekit.plan.key import KeyRecord
+from imagekit.store.database import CacheRecord
+from imagekit.store.local import Store
+
+
+class BuildCache:
+    """Results of steps by cache key."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def lookup(self, keys: Iterable[Digest]) -> dict[Digest, Layer]:
+        """The layers of those keys that have one; one query for all of them."""
+        records = self._store.database.records([str(key) for key in keys])
+        found = {}
+        for text, record in records.items():
+            layer = _decode(record.result)
+            if layer is not None and self._store.exists(layer.descriptor):
+                found[Digest.parse(text)] = layer
+        return found
+
+    def save(self, records: Sequence[KeyRecord], layer: Layer, *, scope: str) -> None:
+        """Keep a layer under the key of each record; attempts at one step share the scope."""
+        for record in records:
+            self._store.database.put_record(
+                CacheRecord(
+                    key=str(record.key()),
+                    scope=scope,
+                    result=_encode(layer),
+                    inputs=[list(field) for field in record.fields],
+                    created=layer.created,
+                )
+            )
+
+    def touch(self, keys: Sequence[Digest]) -> None:
+        """Note that these were used, so that pruning by age spares them."""
+        self._store.database.touch_records([str(key) for key in keys])
+
+
+def _encode(layer: Layer) -> dict[str, Any]:
+    return {
+        "diff_id": str(layer.diff_id),
+        "blob": layer.descriptor.to_json(),
+        "content": str(layer.content),
+        "created": layer.created,
+    }
+
+
+def _decode(result: Mapping[str, Any]) -> Layer | None:
+    try:
+        return Layer(
+            diff_id=Digest.parse(result["diff_id"]),
+            descriptor=Descriptor.from_json(result["blob"]),
+            content=Digest.parse(result["content"]),
+            created=result["created"],
+        )
+    except (KeyError, TypeError, InvalidDigestError):
+        return None  # written in a form of another version: a miss, not a failure

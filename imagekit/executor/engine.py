@@ -1,0 +1,257 @@
+"""Run plans: decide what has to be executed, and execute it side by side.
+
+A step is looked up by its definition first, before anything runs. If that misses, its inputs are
+needed; once they are there it is looked up by their content, so that a stage that was built again
+with an equal result does not make its readers run. Only then is it executed. A failure, a
+cancellation or Ctrl-C stops everything that runs.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+
+from attrs import field, frozen
+
+from imagekit.errors import CancelledError, DockerfileError, ImagekitError
+from imagekit.events import (
+    BuildStarted,
+    Observer,
+    StepCached,
+    StepFailed,
+    StepFinished,
+    StepStarted,
+    ignore_events,
+)
+from imagekit.executor.cache import BuildCache
+from imagekit.executor.graph import Graph, Node, build_graph, content_record
+from imagekit.executor.handlers import Workshop
+from imagekit.executor.values import Layer, Outcome
+from imagekit.plan.key import KeyRecord
+from imagekit.plan.ops import Base, Fetch, Local, Plan
+from imagekit.sandbox.base import Cancellation
+
+
+@frozen(kw_only=True)
+class Policy:
+    """How much of the cache may be used, and how much may run at once.
+
+    Attributes:
+        no_cache: execute every step.
+        no_cache_stages: names or numbers of stages whose steps are executed, in lower case.
+        jobs: steps at a time; None is one a core.
+    """
+
+    no_cache: bool = False
+    no_cache_stages: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    jobs: int | None = None
+
+
+class Engine:
+    """Runs plans against one store."""
+
+    def __init__(
+        self,
+        *,
+        cache: BuildCache,
+        workshop: Workshop,
+        policy: Policy | None = None,
+        observer: Observer = ignore_events,
+        cancellation: Cancellation | None = None,
+    ) -> None:
+        self._cache = cache
+        self._workshop = workshop
+        self._policy = policy or Policy()
+        self._observer = observer
+        self._cancellation = cancellation or Cancellation()
+
+    def run(self, plans: Sequence[Plan]) -> tuple[tuple[Layer, ...], ...]:
+        """Build what the plans describe.
+
+        Returns:
+            The layers of each plan's result, lowest first, in the order of the plans.
+
+        Raises:
+            StepFailedError: a command ended with another status than 0.
+            DockerfileError: a step cannot be carried out, such as a COPY of what is not there.
+            CancelledError: the build was cancelled.
+        """
+        graph = build_graph(plans, self._workshop.local_digest)
+        self._look_up(graph)
+        needed = [node for node in graph.nodes if node.needed]
+        self._observer(BuildStarted(steps=tuple(node.info for node in needed)))
+        if any(node.runs for node in needed):
+            self._execute(needed)
+        else:
+            for node in needed:
+                self._take(node)
+        self._cache.touch([n.key for n in needed if n.makes_layer and not n.runs])
+        return tuple(_outcome(node).layers for node in graph.results)
+
+    def _look_up(self, graph: Graph) -> None:
+        usable = [n for n in graph.nodes if n.makes_layer and self._may_use_cache(n)]
+        found = self._cache.lookup(node.key for node in usable)
+        pending = list(graph.results)
+        while pending:
+            node = pending.pop()
+            if node.needed:
+                continue
+            node.needed = True
+            node.layer = found.get(node.key)
+            node.runs = node.makes_layer and node.layer is None
+            pending += node.inputs if node.runs else node.inputs[:1]
+
+    def _may_use_cache(self, node: Node) -> bool:
+        stage = node.step.stage.lower()
+        return not self._policy.no_cache and stage not in self._policy.no_cache_stages
+
+    def _take(self, node: Node) -> None:
+        """Give a node that does not run its outcome."""
+        match node.step.op:
+            case Base() as op:
+                node.outcome = Outcome(layers=base_layers(op))
+            case Local(name):
+                node.outcome = Outcome(context=name)
+            case Fetch():
+                raise _located(
+                    node,
+                    ImagekitError(
+                        f"fetching {node.step.op.url} is not supported yet",
+                        hint="download it before the build and COPY it",
+                        code="unsupported",
+                    ),
+                )
+            case _:
+                if node.layer is None:
+                    raise AssertionError(node.info.name)
+                node.outcome = _with_layer(node, node.layer)
+        if node.makes_layer or isinstance(node.step.op, Base):
+            self._observer(StepCached(step=node.info))
+
+    def _execute(self, needed: Sequence[Node]) -> None:
+        waiting = {node: {i for i in node.inputs if i.needed} for node in needed}
+        for node in needed:
+            for other in waiting[node]:
+                other.dependents.append(node)
+        jobs = self._policy.jobs or os.cpu_count() or 1
+        with ThreadPoolExecutor(jobs, thread_name_prefix="imagekit-step") as pool:
+            try:
+                failure = self._schedule(pool, waiting)
+            except BaseException:
+                self._cancellation.cancel()
+                raise
+        if failure is not None:
+            raise failure
+
+    def _schedule(
+        self, pool: ThreadPoolExecutor, waiting: dict[Node, set[Node]]
+    ) -> BaseException | None:
+        """Run nodes as their inputs come to be; what failed first, once nothing runs any more."""
+        running: dict[Future[None], Node] = {}
+        failure: BaseException | None = None
+        while running or (waiting and failure is None):
+            ready = [] if failure else [n for n, missing in waiting.items() if not missing]
+            for node in ready:
+                del waiting[node]
+                running[pool.submit(self._run_node, node)] = node
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                node = running.pop(future)
+                error = future.exception()
+                if error is not None:
+                    failure = _first(failure, error)
+                    self._cancellation.cancel()
+                for dependent in node.dependents:
+                    waiting[dependent].discard(node)
+        return failure
+
+    def _run_node(self, node: Node) -> None:
+        if self._cancellation.is_set():
+            raise CancelledError("the build was cancelled")
+        if not node.runs:
+            self._take(node)
+            return
+        inputs = [_outcome(i) for i in node.inputs]
+        try:
+            self._run_step(node, inputs)
+        except ImagekitError as exc:
+            raise _located(node, exc) from exc
+
+    def _run_step(self, node: Node, inputs: Sequence[Outcome]) -> None:
+        contents = self._workshop.input_digests(node.step, inputs)
+        by_content = content_record(node, contents)
+        with self._workshop.single_flight(by_content.key()):
+            layer = self._find(node, by_content)
+            if layer is None:
+                layer = self._run_handler(node, inputs)
+                self._cache.save([node.record, by_content], layer, scope=node.step.name)
+            else:
+                self._cache.save([node.record], layer, scope=node.step.name)
+                self._observer(StepCached(step=node.info))
+        node.layer = layer
+        node.outcome = _with_layer(node, layer)
+
+    def _find(self, node: Node, by_content: KeyRecord) -> Layer | None:
+        if not self._may_use_cache(node):
+            return None
+        key = by_content.key()
+        return self._cache.lookup([key]).get(key)
+
+    def _run_handler(self, node: Node, inputs: Sequence[Outcome]) -> Layer:
+        began = time.monotonic()
+        self._observer(StepStarted(step=node.info, at=began))
+        try:
+            layer = self._workshop.run(node.step, inputs, node.info, node.plan)
+        except BaseException as exc:
+            now = time.monotonic()
+            message = str(exc) or type(exc).__name__
+            self._observer(
+                StepFailed(step=node.info, at=now, seconds=now - began, message=message)
+            )
+            raise
+        now = time.monotonic()
+        self._observer(
+            StepFinished(
+                step=node.info, at=now, seconds=now - began, layer_size=layer.descriptor.size
+            )
+        )
+        return layer
+
+
+def base_layers(op: Base) -> tuple[Layer, ...]:
+    """The layers of a base image, none of which has to be here."""
+    return tuple(
+        Layer(diff_id=diff_id, descriptor=descriptor, content=diff_id, origin=op.origin)
+        for descriptor, diff_id in zip(op.layers, op.diff_ids, strict=True)
+    )
+
+
+def _with_layer(node: Node, layer: Layer) -> Outcome:
+    return Outcome(layers=(*_outcome(node.inputs[0]).layers, layer))
+
+
+def _outcome(node: Node) -> Outcome:
+    if node.outcome is None:
+        raise AssertionError(node.info.name)
+    return node.outcome
+
+
+def _first(failure: BaseException | None, error: BaseException) -> BaseException:
+    """The failure that tells most: not that of a step that was stopped because of another."""
+    if failure is None or (
+        isinstance(failure, CancelledError) and not isinstance(error, CancelledError)
+    ):
+        return error
+    return failure
+
+
+def _located(node: Node, error: ImagekitError) -> ImagekitError:
+    """The error with the place of the step in the Dockerfile, where it has one."""
+    if node.step.span is None or isinstance(error, CancelledError):
+        return error
+    found = error if isinstance(error, DockerfileError) else None
+    if found is None:
+        found = DockerfileError(error.message, hint=error.hint, code=error.code)
+    if found.span is None:
+        found.span = node.step.span
+        found.filename, found.source = node.plan.filename, node.plan.source
+    return found

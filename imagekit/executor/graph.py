@@ -1,0 +1,101 @@
+"""The steps of all plans as one graph, in which equal steps are one node."""
+
+from collections.abc import Callable, Sequence
+
+from attrs import define, field
+
+from imagekit.events import StepInfo
+from imagekit.executor.values import Layer, Outcome
+from imagekit.oci.digest import Digest
+from imagekit.plan.key import KeyRecord, cache_key
+from imagekit.plan.ops import Base, Fetch, Local, Plan, Step
+
+LocalDigest = Callable[[Step, int], Digest]
+"""The digest of what a step reads of the local context that is its input at a position."""
+
+
+@define(eq=False, kw_only=True)
+class Node:
+    """A step of the graph, and what becomes of it.
+
+    Attributes:
+        inputs: the nodes that give its inputs.
+        record: what its key is made of: its definition, known before anything runs.
+        info: as events name it.
+        layer: the layer it was found to give.
+        needed: whether something that runs, or the result, needs it.
+        runs: whether it has to be executed.
+        outcome: what it gave, when it has.
+    """
+
+    step: Step
+    plan: Plan
+    inputs: tuple["Node", ...]
+    record: KeyRecord
+    key: Digest
+    info: StepInfo
+    layer: Layer | None = None
+    needed: bool = False
+    runs: bool = False
+    outcome: Outcome | None = None
+    dependents: list["Node"] = field(factory=list)
+
+    @property
+    def makes_layer(self) -> bool:
+        """Whether the step adds a layer, rather than bring in what is there already."""
+        return not isinstance(self.step.op, Base | Local | Fetch)
+
+
+@define(kw_only=True)
+class Graph:
+    """All nodes, inputs before those that use them, and the node of each plan's result."""
+
+    nodes: list[Node]
+    results: list[Node]
+
+
+def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
+    """Join plans into one graph.
+
+    Args:
+        plans: of one build; equal steps of different plans become one node.
+        local_digest: asked for the content that is read of local contexts.
+    """
+    by_key: dict[Digest, Node] = {}
+    results = []
+    for plan in plans:
+        nodes: list[Node] = []
+        for step in plan.steps:
+            inputs = tuple(nodes[i] for i in step.inputs)
+            record = _definition(step, inputs, local_digest)
+            key = record.key()
+            node = by_key.get(key)
+            if node is None:
+                info = StepInfo(
+                    id=len(by_key) + 1, name=_name(step, several=len(plans) > 1), span=step.span
+                )
+                node = Node(step=step, plan=plan, inputs=inputs, record=record, key=key, info=info)
+                by_key[key] = node
+            nodes.append(node)
+        results.append(nodes[plan.result])
+    return Graph(nodes=list(by_key.values()), results=results)
+
+
+def _definition(step: Step, inputs: Sequence[Node], local_digest: LocalDigest) -> KeyRecord:
+    parents = [
+        local_digest(step, position) if isinstance(node.step.op, Local) else node.key
+        for position, node in enumerate(inputs)
+    ]
+    return cache_key(step.op, step.platform, parents)
+
+
+def _name(step: Step, *, several: bool) -> str:
+    if not several or not step.name.startswith("["):
+        return step.name
+    return f"[{step.platform} {step.name[1:]}"
+
+
+def content_record(node: Node, contents: Sequence[Digest]) -> KeyRecord:
+    """The record of a step by what it really reads, once that is known."""
+    record = cache_key(node.step.op, node.step.platform, contents)
+    return KeyRecord((("by", "content"), *record.fields))
