@@ -103,12 +103,13 @@ def _flags(node: Node) -> Flags:
     return read_flags(node.cmd, node.flags)
 
 
-def _one(node: Node) -> str:
+def _one(node: Node, *, checks_flags: bool = True) -> str:
     if len(node.args) != 1:
         raise GrammarError(
             f"{node.cmd.upper()} requires exactly one argument", "needs-one-argument", node.word
         )
-    _flags(node)
+    if checks_flags:
+        _flags(node)
     return node.args[0]
 
 
@@ -307,7 +308,8 @@ def _user(node: Node, shared: _Shared) -> User:
 
 
 def _stopsignal(node: Node, shared: _Shared) -> Stopsignal:
-    return Stopsignal(signal=_one(node), **shared)
+    # Like ARG, it drops flags that it does not know.
+    return Stopsignal(signal=_one(node, checks_flags=False), **shared)
 
 
 def _maintainer(node: Node, shared: _Shared) -> Maintainer:
