@@ -1,0 +1,563 @@
+"""Build contexts from a folder: a tree of what is in it, and its content when asked for.
+
+Looking and reading are two phases. `scan` makes a `Tree` of one pass over the folder, and fills in
+the content digests that the stat cache knows; `digest` reads what is still missing, of the entries
+that a step really uses. Content is then read again for the layer, and each time the file must look
+as it did: a context that changes under the build is an error, never a torn layer (security spec
+C-2).
+
+Owners are root's and times whole seconds, as in a layer. Of extended attributes, `user.*` and
+`security.capability` are kept (C-5).
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import stat
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+from attrs import frozen
+
+from imagekit.disk.paths import FOLDER, check_encoding, open_beneath, open_root
+from imagekit.disk.stats import Known, NoStatCache, StatCache, decode, encode, is_racy, now_ns
+from imagekit.disk.xattrs import Xattrs, read_xattrs
+from imagekit.dockerfile.ignore import NO_STATE, Matcher
+from imagekit.errors import ContextError
+from imagekit.layer.tree import (
+    BLOCK,
+    CHARACTER,
+    DIRECTORY,
+    FIFO,
+    FILE,
+    SYMLINK,
+    Directory,
+    Entry,
+    Node,
+    Tree,
+    Where,
+)
+
+SMALL: Final = 1 << 20
+CHUNK: Final = 1 << 20
+IGNORE_LIMIT: Final = 1 << 20
+SOCKET: Final = "s"
+"""A kind that no layer has; it is in the tree so that copying it can be refused."""
+
+_KINDS: Final = {
+    stat.S_IFREG: FILE,
+    stat.S_IFDIR: DIRECTORY,
+    stat.S_IFLNK: SYMLINK,
+    stat.S_IFCHR: CHARACTER,
+    stat.S_IFBLK: BLOCK,
+    stat.S_IFIFO: FIFO,
+    stat.S_IFSOCK: SOCKET,
+}
+_SPECIAL: Final = {
+    CHARACTER: "a device",
+    BLOCK: "a device",
+    FIFO: "a named pipe",
+    SOCKET: "a socket",
+}
+_PLAIN: Final = frozenset({DIRECTORY, SYMLINK})
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_KEPT_FOLDERS: Final = 64
+
+
+@frozen(kw_only=True)
+class ContextLimits:
+    """How large a context may be (security spec C-6).
+
+    Attributes:
+        entries: files, directories and links that are not ignored.
+        depth: of directories in each other.
+        size: bytes of all files.
+    """
+
+    entries: int = 2_000_000
+    depth: int = 512
+    size: int = 64 << 30
+
+
+class FolderContext:
+    """A folder of the caller's as a source of files; also the `Contents` of its entries.
+
+    One object serves one build: the folder is scanned once. Methods may be called from any thread.
+
+    Attributes:
+        name: of the context; empty for the main one.
+        source: what the `where` of its files says.
+        ignore: what is left out, or None.
+        limits: how large it may be.
+        skip: (device, inode) of folders that are not part of it.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        name: str = "",
+        ignore: Matcher | None = None,
+        stat_cache: StatCache | None = None,
+        skip: Iterable[Path] = (),
+        limits: ContextLimits | None = None,
+    ) -> None:
+        """Open a folder.
+
+        Args:
+            root: the folder; a symlink to one is followed.
+            name: of the context; empty for the main one.
+            ignore: what is left out.
+            stat_cache: remembers digests between builds; None remembers nothing.
+            skip: folders that are not part of it wherever they are met, such as the store.
+            limits: how large it may be.
+
+        Raises:
+            ContextError: there is no such folder, or it cannot be read.
+        """
+        check_encoding()
+        self.name = name
+        self.source = f"context:{name}"
+        self.ignore = ignore
+        self.limits = limits or ContextLimits()
+        self._cache: StatCache = NoStatCache() if stat_cache is None else stat_cache
+        self._lock = threading.Lock()
+        self._scan_lock = threading.Lock()
+        self._tree: Tree | None = None
+        self._known: dict[str, Known] = {}
+        self._folders: dict[str, int] = {}
+        self._dirty = False
+        self._looked_ns = 0
+        try:
+            self._root = open_root(root)
+        except OSError as exc:
+            raise ContextError(
+                f"cannot open the build context {root}: {exc.strerror}",
+                hint="the build context is a folder",
+            ) from exc
+        found = os.fstat(self._root)
+        self._key = f"{os.path.realpath(root)}\0{found.st_dev}:{found.st_ino}"
+        self.skip = _identities(skip)
+
+    def close(self) -> None:
+        """Remember what was learnt and close the folder; a second call does nothing."""
+        with self._lock:
+            if self._root >= 0:
+                self._close_folders()
+                os.close(self._root)
+                self._root = -1
+        self.save()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # What is there.
+
+    def scan(self) -> Tree:
+        """What is in the folder and not ignored; the first call looks, later ones give the same.
+
+        Files that the stat cache does not know have neither digest nor extended attributes yet.
+
+        Raises:
+            ContextError: something cannot be read, or a limit is passed (code `context-limit`).
+        """
+        with self._scan_lock:
+            if self._tree is None:
+                self._known = decode(self._cache.load(self._key))
+                self._looked_ns = now_ns()
+                scanner = _Scanner(self, self._known)
+                self._tree = scanner.run(self._root)
+                self._known = scanner.seen
+            return self._tree
+
+    def prunes(self, path: str) -> bool:
+        """Whether nothing below an excluded directory can be part of the context."""
+        return self.ignore is not None and self.ignore.prunes(path)
+
+    def digest(self, entries: Sequence[Entry]) -> list[Entry]:
+        """The same entries with the digest and the extended attributes of every file.
+
+        Size, mode and time are those of the file when it was read, should it have changed since
+        the scan.
+
+        Args:
+            entries: of this context's tree, in any order.
+
+        Raises:
+            ContextError: a file cannot be read (code `context`), changes all the time
+                (`context-changed`), or is none (`context-special-file`).
+        """
+        return [
+            entry if entry.digest or entry.kind in _PLAIN else self._digested(entry)
+            for entry in entries
+        ]
+
+    def save(self) -> None:
+        """Keep what was learnt in the stat cache, if anything was; `close` does it too."""
+        with self._lock:
+            if not self._dirty:
+                return
+            self._dirty = False
+            known = {p: k for p, k in self._known.items() if k.digest and not self._racy(k)}
+        self._cache.save(self._key, encode(known))
+
+    def _racy(self, known: Known) -> bool:
+        return is_racy(known, self._looked_ns)
+
+    def _digested(self, entry: Entry) -> Entry:
+        if entry.kind in _SPECIAL:
+            raise special_file(entry, _path(entry))
+        path = _path(entry)
+        known = self._known[path]
+        if not known.digest:
+            known = self._hash(path)
+            with self._lock:
+                self._known[path] = known
+                self._dirty = True
+        return entry._replace(
+            mode=known.mode & 0o7777,
+            mtime=known.mtime_ns // 1_000_000_000,
+            size=known.size,
+            digest=known.digest,
+            xattrs=known.xattrs,
+        )
+
+    def _hash(self, path: str) -> Known:
+        for _ in range(2):  # once more for a file that is just being written (C-2)
+            fd = self._open(path)
+            try:
+                before = _look(os.fstat(fd))
+                hashed = hashlib.sha256()
+                while chunk := os.read(fd, CHUNK):
+                    hashed.update(chunk)
+                xattrs = read_xattrs(fd)
+                if _look(os.fstat(fd)) == before:
+                    return Known(*before, hashed.digest(), xattrs)
+            except OSError as exc:
+                raise _unreadable(path, exc) from exc
+            finally:
+                os.close(fd)
+        raise _changed(path)
+
+    # Contents.
+
+    def read_small(self, entry: Entry) -> bytes | None:
+        """The whole content of a file below 1 MiB; None for a larger one, to be read in chunks.
+
+        Raises:
+            ContextError: it is not what it was (code `context-changed`), or cannot be read.
+        """
+        size = entry.size
+        if size >= SMALL:
+            return None
+        path = _path(entry)
+        fd = self._open(path)
+        try:
+            before = os.fstat(fd)
+            data = os.read(fd, size + 1)
+            self._check(path, before)
+            if len(data) != size or _look(os.fstat(fd)) != _look(before):
+                raise _changed(path)
+        except OSError as exc:
+            raise _unreadable(path, exc) from exc
+        finally:
+            os.close(fd)
+        return data
+
+    def chunks(self, entry: Entry) -> Iterator[bytes]:
+        """The content of a file in pieces of up to 1 MiB.
+
+        Raises:
+            ContextError: as `read_small`; when it is not what it was this may come after the last
+                piece, and what was made of the pieces must then be thrown away.
+        """
+        path, left = _path(entry), entry.size
+        fd = self._open(path)
+        try:
+            self._check(path, os.fstat(fd))
+            while left:
+                data = os.read(fd, min(CHUNK, left))
+                if not data:
+                    raise _changed(path)
+                left -= len(data)
+                yield data
+            self._check(path, os.fstat(fd))
+        except OSError as exc:
+            raise _unreadable(path, exc) from exc
+        finally:
+            os.close(fd)
+
+    def _check(self, path: str, found: os.stat_result) -> None:
+        """Check that a file still looks as when it was scanned or digested."""
+        known = self._known.get(path)
+        if known is None or known[:5] != _look(found):
+            raise _changed(path)
+
+    # Descriptors.
+
+    def _open(self, path: str) -> int:
+        """A descriptor of a regular file; no link is followed, no pipe waited for."""
+        head, _, name = path.rpartition("/")
+        try:
+            with self._lock:
+                fd = os.open(name, _READ, dir_fd=self._folder(head))
+        except (FileNotFoundError, NotADirectoryError) as exc:
+            raise _changed(path) from exc
+        except OSError as exc:
+            if exc.errno in (errno.ELOOP, errno.ENXIO):
+                raise _changed(path) from exc
+            raise _unreadable(path, exc) from exc
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise _changed(path)
+        return fd
+
+    def _folder(self, path: str) -> int:
+        """The descriptor of a directory, reached without following a link; under the lock."""
+        if not path:
+            return self._root
+        known = self._folders.get(path)
+        if known is not None:
+            return known
+        head, _, name = path.rpartition("/")
+        fd = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=self._folder(head))
+        if len(self._folders) >= _KEPT_FOLDERS:
+            os.close(self._folders.pop(next(iter(self._folders))))
+        self._folders[path] = fd
+        return fd
+
+    def _close_folders(self) -> None:
+        for fd in self._folders.values():
+            os.close(fd)
+        self._folders.clear()
+
+
+class _Scanner:
+    """One pass over the folder; `seen` then has how its files looked, and what is known of them."""
+
+    def __init__(self, context: "FolderContext", known: dict[str, Known]) -> None:
+        self.seen: dict[str, Known] = {}
+        self._known = known
+        self._context = context
+        self._inodes: dict[tuple[int, int], int] = {}
+        self._count = 0
+        self._size = 0
+
+    def run(self, root: int) -> Tree:
+        top = _folder_entry(os.fstat(root), read_xattrs(root))
+        return Tree(Directory(top, self._folder(root, "", NO_STATE, 0)))
+
+    def _folder(self, fd: int, prefix: str, state: int, depth: int) -> dict[str, Node]:
+        """The children of an open directory; excluded ones only where something below is not."""
+        children: dict[str, Node] = {}
+        ignore = self._context.ignore
+        with _readable(prefix), os.scandir(fd) as found:
+            for item in list(found):
+                name = item.name
+                path = prefix + name
+                excluded, own = ignore.step(path, state) if ignore else (False, NO_STATE)
+                if excluded and (
+                    not item.is_dir(follow_symlinks=False) or self._context.prunes(path)
+                ):
+                    continue
+                status = item.stat(follow_symlinks=False)
+                if status.st_mode & 0o170000 == stat.S_IFREG:
+                    children[name] = self._file(path, status)
+                elif status.st_mode & 0o170000 == stat.S_IFDIR:
+                    node = self._below(fd, path, own, depth)
+                    if node is not None and (node.children or not excluded):
+                        children[name] = node
+                else:
+                    children[name] = _special(fd, name, status)
+        self._check_limits(len(children), depth, prefix)
+        return children
+
+    def _file(self, path: str, status: os.stat_result) -> Entry:
+        look = (
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_ino,
+            status.st_mode,
+        )
+        self._size += look[0]
+        known = self._known.get(path)
+        if known is None or known[:5] != look:
+            known = Known(*look)
+        self.seen[path] = known
+        inode = 0
+        if status.st_nlink > 1:
+            identity = status.st_dev, status.st_ino
+            inode = self._inodes.setdefault(identity, len(self._inodes) + 1)
+        return Entry(
+            FILE,
+            look[4] & 0o7777,
+            0,
+            0,
+            look[1] // 1_000_000_000,
+            look[0],
+            "",
+            known.digest,
+            Where(self._context.source, path),
+            inode,
+            known.xattrs,
+        )
+
+    def _below(self, parent: int, path: str, state: int, depth: int) -> Directory | None:
+        """A directory and what is below it; None for one that is to be skipped."""
+        with _readable(path):
+            fd = os.open(path.rpartition("/")[2], FOLDER | os.O_NOFOLLOW, dir_fd=parent)
+        try:
+            status = os.fstat(fd)
+            if (status.st_dev, status.st_ino) in self._context.skip:
+                return None
+            with _readable(path):
+                entry = _folder_entry(status, read_xattrs(fd))
+            return Directory(entry, self._folder(fd, f"{path}/", state, depth + 1))
+        finally:
+            os.close(fd)
+
+    def _check_limits(self, count: int, depth: int, prefix: str) -> None:
+        limits = self._context.limits
+        self._count += count
+        if self._count > limits.entries:
+            raise _too_large(f"more than {limits.entries} entries", prefix)
+        if depth > limits.depth:
+            raise _too_large(f"more than {limits.depth} folders in each other", prefix)
+        if self._size > limits.size:
+            raise _too_large(f"more than {limits.size} bytes", prefix)
+
+
+def find_ignore(dockerfile: Path | None, root: Path) -> tuple[str, bytes] | None:
+    """The ignore file that counts: its name for messages, and its bytes; None if there is none.
+
+    `NAME.dockerignore` beside the Dockerfile is the only one if it is there, even empty; else
+    `.dockerignore` in the context, which may be a link inside it.
+
+    Raises:
+        ContextError: it cannot be read, or is larger than 1 MiB.
+
+    Spec: dockerfile-semantics.md section 13.
+    """
+    if dockerfile is not None:
+        own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
+        data = _read_limited(own.name, lambda: os.open(own, _READ & ~os.O_NOFOLLOW))
+        if data is not None:
+            return own.name, data
+    name = ".dockerignore"
+    fd = open_root(root)
+    try:
+        data = _read_limited(name, lambda: open_beneath(fd, name, _READ & ~os.O_NOFOLLOW))
+    finally:
+        os.close(fd)
+    return None if data is None else (name, data)
+
+
+def _read_limited(name: str, open_file: Callable[[], int]) -> bytes | None:
+    try:
+        fd = open_file()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise _unreadable(name, exc) from exc
+    with open(fd, "rb") as file:  # noqa: PTH123 - from a descriptor
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ContextError(f"{name} is no file", path=name)
+        data = file.read(IGNORE_LIMIT + 1)
+    if len(data) > IGNORE_LIMIT:
+        raise _too_large(f"more than {IGNORE_LIMIT} bytes of patterns", name)
+    return data
+
+
+def _folder_entry(status: os.stat_result, xattrs: Xattrs) -> Entry:
+    return Entry(DIRECTORY, status.st_mode & 0o7777, mtime=int(status.st_mtime), xattrs=xattrs)
+
+
+def _special(parent: int, name: str, status: os.stat_result) -> Entry:
+    """A link, or something that a context should not have and that copying refuses."""
+    kind = _KINDS[stat.S_IFMT(status.st_mode)]
+    mtime = status.st_mtime_ns // 1_000_000_000
+    if kind == SYMLINK:
+        return Entry(SYMLINK, 0o777, mtime=mtime, link=os.readlink(name, dir_fd=parent))
+    return Entry(kind, status.st_mode & 0o7777, mtime=mtime)
+
+
+def _look(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return (
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_ino,
+        status.st_mode,
+    )
+
+
+def _path(entry: Entry) -> str:
+    if entry.where is None or not isinstance(entry.where.at, str):
+        raise ContextError(f"not a file of a build context: {entry.where}")
+    return entry.where.at
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise _unreadable(path.rstrip("/"), exc) from exc
+
+
+def _unreadable(path: str, exc: OSError) -> ContextError:
+    hint = "what the build does not need can be left out with .dockerignore"
+    name = shown(path) or "the build context"
+    return ContextError(f"cannot read {name}: {exc.strerror}", path=path, hint=hint)
+
+
+def _changed(path: str) -> ContextError:
+    return ContextError(
+        f"{shown(path)} was changed while the build read it",
+        path=path,
+        hint="build again when nothing writes to the build context",
+        code="context-changed",
+    )
+
+
+def _too_large(what: str, path: str) -> ContextError:
+    return ContextError(
+        f"the build context is too large: {what}",
+        path=path.rstrip("/"),
+        hint="leave out what the build does not need with .dockerignore",
+        code="context-limit",
+    )
+
+
+def special_file(entry: Entry, path: str) -> ContextError:
+    """The error for copying something that is neither file, directory nor link (C-3)."""
+    return ContextError(
+        f"{shown(path)} is {_SPECIAL[entry.kind]}, which cannot be copied",
+        path=path,
+        hint="leave it out with .dockerignore",
+        code="context-special-file",
+    )
+
+
+def shown(path: str) -> str:
+    """A path for a message: bytes that are no text, and control characters, are escaped."""
+    raw = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in raw)
+
+
+def _identities(folders: Iterable[Path]) -> frozenset[tuple[int, int]]:
+    found = set()
+    for folder in folders:
+        try:
+            status = folder.stat()
+        except FileNotFoundError:
+            continue
+        found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
