@@ -119,6 +119,28 @@ class UnknownStageError(DockerfileError):
     default_code = "target-not-found"
 
 
+class StageCycleError(DockerfileError):
+    """Stages that read each other.
+
+    Attributes:
+        spans: the instructions that do, in the order of the circle; `span` is the first.
+    """
+
+    default_code = "stage-cycle"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        spans: Sequence[Span],
+        filename: str = "Dockerfile",
+        source: str = "",
+        hint: str = "",
+    ) -> None:
+        super().__init__(message, span=spans[0], filename=filename, source=source, hint=hint)
+        self.spans = tuple(spans)
+
+
 class PlanError(ImagekitError):
     """A plan cannot be made from what was asked for."""
 

@@ -10,6 +10,7 @@ from typing import Literal
 from attrs import field, frozen
 
 from imagekit.errors import Span
+from imagekit.events import Warned
 from imagekit.oci.config import History, ImageConfig
 from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.digest import Digest
@@ -50,10 +51,13 @@ class Fetch:
     """One file from a URL, or a git checkout.
 
     Attributes:
-        url: what to fetch.
+        url: what to fetch; of a repository without query and fragment.
         kind: `http` gives a tree of one file, `git` one of a checkout.
         filename: the name of the one file.
         checksum: what the body, or the commit, must be; empty for anything.
+        ref: branch, tag or commit; empty for the default branch.
+        subdir: the folder of the repository that is the root of the tree; empty for all.
+        submodules: whether they are checked out as well.
         keep_git_dir: whether `.git` is part of the tree.
     """
 
@@ -61,6 +65,9 @@ class Fetch:
     kind: Literal["http", "git"]
     filename: str = ""
     checksum: str = ""
+    ref: str = ""
+    subdir: str = ""
+    submodules: bool = True
     keep_git_dir: bool = False
 
 
@@ -69,19 +76,23 @@ class Fetch:
 
 @frozen(kw_only=True)
 class CopySource:
-    """One source argument of a copy.
+    r"""One source argument of a copy.
 
     Attributes:
         input: position in the step's inputs of the tree that is read.
         path: absolute in that tree and cleaned; a pattern if `wildcard`.
-        wildcard: whether `path` may hold `* ? [..]`; without a match nothing is copied.
-        unpack: extract it if it is a tar archive, by content: None does so only where `ADD` of a
-            local file would.
+        wildcard: whether `path` holds any of `* ? [ \`; without a match nothing is copied.
+        pattern: with `Copy.parents`, what below `path` is copied, as in .dockerignore and
+            relative to `path`; that relative path is kept below `dest`.
+        required: with `pattern`, whether it must match something.
+        unpack: extract it if it is a tar archive, by content.
     """
 
     input: int
     path: str
     wildcard: bool = False
+    pattern: str = ""
+    required: bool = False
     unpack: bool = False
 
 
@@ -215,6 +226,7 @@ class Exec:
         proxy_env: more of them, of which neither key nor history knows.
         cwd: absolute.
         user: as written after USER; names to be looked up in the root; empty is root.
+        hostname: what the process sees as its host's name; empty to leave it to the sandbox.
     """
 
     argv: tuple[str, ...]
@@ -226,6 +238,7 @@ class Exec:
     network: Literal["default", "none", "host"] = "default"
     security: Literal["sandbox", "insecure"] = "sandbox"
     devices: tuple[str, ...] = ()
+    hostname: str = ""
 
 
 Op = Base | Local | Fetch | Copy | Mkdir | Exec
@@ -258,12 +271,13 @@ class Plan:
 
     Attributes:
         result: position of the step that gives the root file system of the image.
-        config: complete but for `created`, `diff_ids` and the times of `history`.
+        config: complete but for `created`, `diff_ids` (empty here) and the times of new history.
         base_history: how many of the history's entries come from the base.
         platform: that the image is for.
         epoch: SOURCE_DATE_EPOCH, or None.
         filename: of the Dockerfile, for messages.
         source: its text, for excerpts.
+        warnings: what is accepted and probably not meant.
     """
 
     steps: tuple[Step, ...]
@@ -274,6 +288,7 @@ class Plan:
     epoch: int | None = None
     filename: str = "Dockerfile"
     source: str = field(default="", repr=False)
+    warnings: tuple[Warned, ...] = ()
 
     @property
     def new_history(self) -> tuple[History, ...]:

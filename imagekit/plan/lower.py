@@ -1,0 +1,379 @@
+"""From stages to a plan: a fold over the instructions of each stage that the target needs."""
+
+from collections.abc import Mapping
+from typing import Final, assert_never
+
+from attrs import evolve, frozen
+
+from imagekit.dockerfile.instructions import (
+    Add,
+    Arg,
+    Cmd,
+    Copy,
+    Entrypoint,
+    Env,
+    Expose,
+    Healthcheck,
+    Label,
+    Maintainer,
+    Onbuild,
+    Run,
+    Shell,
+    Stopsignal,
+    User,
+    Volume,
+    Workdir,
+)
+from imagekit.errors import PlanError
+from imagekit.oci.config import ContainerConfig, ImageConfig
+from imagekit.oci.platform import Platform
+from imagekit.plan import ops, settings
+from imagekit.plan.bases import BaseRequest, ResolvedBase
+from imagekit.plan.contexts import NamedContext
+from imagekit.plan.expansion import expand_command
+from imagekit.plan.files import context_step, fetch_step, file_name, lower_copy
+from imagekit.plan.gitref import parse_git
+from imagekit.plan.run import hidden_variables, lower_run
+from imagekit.plan.stages import StageGraph, StageNode, missing_bases, with_triggers
+from imagekit.plan.state import (
+    DEFAULT_PATH,
+    ArgValue,
+    ExpandedCommand,
+    StageScope,
+    StageState,
+)
+from imagekit.plan.steps import Steps
+
+_COUNTED: Final = (Run, Copy, Add, Workdir)
+
+
+@frozen(kw_only=True)
+class StageResult:
+    """How a stage ended, for whoever wants to explain a plan.
+
+    Attributes:
+        node: the stage, with the ONBUILD triggers of its base among its commands.
+        reached: the target needs it; nothing below is known of a stage that it does not.
+        platform: of its root file system.
+        commands: its instructions, triggers first, expanded.
+        state: after the last instruction; None for images that only a `--from` names.
+    """
+
+    node: StageNode
+    reached: bool
+    platform: Platform
+    commands: tuple[ExpandedCommand, ...] = ()
+    state: StageState | None = None
+
+    @property
+    def args(self) -> tuple[ArgValue, ...]:
+        """The declared arguments with their values."""
+        return self.state.args if self.state else ()
+
+
+@frozen(kw_only=True)
+class Trace:
+    """A plan and how it came about."""
+
+    plan: ops.Plan
+    stages: tuple[StageResult, ...]
+
+
+def lower(
+    graph: StageGraph,
+    bases: Mapping[BaseRequest, ResolvedBase],
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> ops.Plan:
+    """The plan that builds the target of a graph.
+
+    Args:
+        graph: of `stage_graph`.
+        bases: all that `missing_bases` asked for.
+        labels: set on the image after all instructions.
+
+    Raises:
+        DockerfileError: an instruction that cannot be carried out as it is written.
+        PlanError: a base is missing.
+
+    Spec: dockerfile-semantics, 6 to 12, 14 and 16.
+    """
+    return trace(graph, bases, labels=labels).plan
+
+
+def trace(
+    graph: StageGraph,
+    bases: Mapping[BaseRequest, ResolvedBase],
+    *,
+    labels: Mapping[str, str] | None = None,
+) -> Trace:
+    """The same as `lower`, with how each stage ended."""
+    missing = missing_bases(graph, bases)
+    if missing:
+        raise PlanError(f"bases are not resolved: {', '.join(sorted(map(str, missing)))}")
+    return _Lowering(with_triggers(graph, bases), bases).run(labels or {})
+
+
+class _Lowering:
+    """Lowers the stages of one graph, each after those that it needs."""
+
+    def __init__(self, graph: StageGraph, bases: Mapping[BaseRequest, ResolvedBase]) -> None:
+        self._graph = graph
+        self._bases = bases
+        self._steps = Steps()
+        self._states: dict[int, StageState] = {}
+        self._trees: dict[int, int] = {}
+
+    def run(self, labels: Mapping[str, str]) -> Trace:
+        reached = self._graph.reached
+        results = [self._result(node, node.index in reached) for node in self._graph.nodes]
+        final = self._states[self._graph.target]
+        steps = self._steps.needed_by(final.root)
+        base = self._base_image(self._graph.nodes[self._graph.target])
+        plan = ops.Plan(
+            steps=steps,
+            result=len(steps) - 1,
+            config=self._final_config(final.image, labels),
+            base_history=len(base.history),
+            platform=self._graph.platform,
+            epoch=self._graph.epoch,
+            filename=self._graph.file.filename,
+            source=self._graph.file.source,
+        )
+        return Trace(plan=plan, stages=tuple(results))
+
+    def _result(self, node: StageNode, reached: bool) -> StageResult:  # noqa: FBT001 - private
+        platform = self._graph.platform_of(node)
+        if node.implicit or not reached:
+            return StageResult(node=node, reached=reached, platform=platform)
+        scope = self._scope(node)
+        state = self._start(scope)
+        commands = []
+        for linked in node.commands:
+            done = expand_command(scope, state, linked)
+            state = lower_one(scope, state, done)
+            commands.append(done)
+        self._states[node.index] = state
+        return StageResult(
+            node=node,
+            reached=True,
+            platform=platform,
+            commands=tuple(commands),
+            state=state,
+        )
+
+    def _scope(self, node: StageNode) -> StageScope:
+        counted = sum(isinstance(linked.command, _COUNTED) for linked in node.commands)
+        has_base = self._graph.request(node) is not None
+        is_only = len(self._graph.nodes) == 1
+        return StageScope(
+            graph=self._graph,
+            node=node,
+            platform=self._graph.platform_of(node),
+            steps=self._steps,
+            label="" if is_only else node.label,
+            total=counted + has_base,
+            tree_of=self._tree_of,
+        )
+
+    def _start(self, scope: StageScope) -> StageState:
+        """The state at the FROM of a stage."""
+        node = scope.node
+        if node.parent is not None:
+            state = evolve(self._states[node.parent], number=0, has_cmd=False)
+            config = evolve(state.image.config, on_build=())
+            state = state.with_config(config)
+        else:
+            image = self._base_image(node)
+            number = int(self._graph.request(node) is not None)
+            root = self._root_of(scope)
+            state = StageState(image=image, root=root, number=number)
+        return _with_base_settings(scope, state)
+
+    def _base_image(self, node: StageNode) -> ImageConfig:
+        """The config that a stage starts from, without what only the base itself has."""
+        while node.parent is not None:
+            node = self._graph.nodes[node.parent]
+        request = self._graph.request(node)
+        if request is None:
+            return ImageConfig(
+                platform=self._graph.platform_of(node),
+                config=ContainerConfig(env=(("PATH", DEFAULT_PATH),), working_dir="/"),
+            )
+        base = self._bases[request].config
+        on_build = () if not node.replaced else base.config.on_build
+        return evolve(
+            base,
+            created="",
+            diff_ids=(),
+            extra={},
+            config=evolve(base.config, on_build=on_build, extra={}),
+        )
+
+    def _root_of(self, scope: StageScope) -> int:
+        """The step of the file system that a stage starts from."""
+        node = scope.node
+        tree = self._tree_of(node.index)
+        if node.context is None or self._graph.request(node) is not None:
+            return tree
+        # A folder is no root file system: its files become the first layer.
+        empty = self._empty(node)
+        return self._steps.add(
+            ops.Copy(sources=(ops.CopySource(input=1, path="/"),), dest="/"),
+            (empty, tree),
+            name=f"[{node.label}] FROM {node.base}",
+            stage=scope.stage_name,
+            platform=scope.platform,
+            span=node.span,
+        )
+
+    def _tree_of(self, index: int) -> int:
+        """The step of the tree that COPY and mounts see in a node."""
+        if index in self._states:
+            return self._states[index].root
+        if index not in self._trees:
+            self._trees[index] = self._base_step(self._graph.nodes[index])
+        return self._trees[index]
+
+    def _base_step(self, node: StageNode) -> int:
+        request = self._graph.request(node)
+        if request is not None:
+            return self._image_step(node, request)
+        if node.context is not None:
+            return self._context_step(node, node.context)
+        return self._empty(node)
+
+    def _image_step(self, node: StageNode, request: BaseRequest) -> int:
+        base = self._bases[request]
+        platform = self._graph.platform_of(node)
+        has_layers = bool(base.config.diff_ids) or any(
+            not line.empty_layer for line in base.config.history
+        )
+        if not has_layers:
+            return self._empty(node)
+        scope = self._scope(node)
+        return self._steps.source(
+            ops.Base(
+                reference=str(request),
+                origin=base.origin,
+                platform=platform,
+                manifest=base.manifest,
+                layers=base.layers,
+                diff_ids=base.config.diff_ids,
+            ),
+            name=scope.numbered(1, f"FROM {request}"),
+            stage=scope.stage_name,
+            platform=platform,
+            span=node.span,
+        )
+
+    def _context_step(self, node: StageNode, context: NamedContext) -> int:
+        scope = self._scope(node)
+        git = parse_git(context.location, known=True) if context.kind == "git" else None
+        if git is not None:
+            return fetch_step(
+                scope,
+                ops.Fetch(
+                    url=git.remote,
+                    kind="git",
+                    checksum=git.checksum,
+                    ref=git.ref,
+                    subdir=git.subdir,
+                    submodules=git.submodules is not False,
+                    keep_git_dir=bool(git.keep_git_dir),
+                ),
+            )
+        if context.kind == "http":
+            url = context.location
+            return fetch_step(scope, ops.Fetch(url=url, kind="http", filename=file_name(url)))
+        return context_step(scope, context.name)
+
+    def _empty(self, node: StageNode) -> int:
+        platform = self._graph.platform_of(node)
+        return self._steps.source(
+            ops.Base(reference="", platform=platform),
+            name="FROM scratch",
+            stage=node.name or str(node.index),
+            platform=platform,
+            span=node.span,
+        )
+
+    def _final_config(self, image: ImageConfig, labels: Mapping[str, str]) -> ImageConfig:
+        merged = {**dict(image.config.labels), **dict(sorted(labels.items()))}
+        image = evolve(image, config=evolve(image.config, labels=tuple(merged.items())))
+        if self._graph.keep_platform:
+            return evolve(image, platform=image.platform.normalised())
+        wanted, of_base = self._graph.platform, image.platform
+        same = (wanted.os, wanted.architecture) == (of_base.os, of_base.architecture)
+        platform = Platform(
+            wanted.os,
+            wanted.architecture,
+            wanted.variant or (of_base.variant if same else ""),
+            wanted.os_version or (of_base.os_version if same else ""),
+            wanted.os_features or of_base.os_features,
+        )
+        return evolve(image, platform=platform.normalised())
+
+
+def lower_one(  # noqa: C901, PLR0911, PLR0912 - the one match, a line an instruction
+    scope: StageScope, state: StageState, done: ExpandedCommand
+) -> StageState:
+    """The state of a stage after one more instruction.
+
+    Raises:
+        DockerfileError: it cannot be carried out as it is written.
+    """
+    node = done.command
+    match node:
+        case Arg():
+            return settings.lower_arg(scope, state, node)
+        case Env():
+            return settings.lower_env(state, node)
+        case Label():
+            return settings.lower_label(state, node)
+        case Copy() | Add():
+            return lower_copy(scope, state, done, node, name=_name(scope, state, done))
+        case Run():
+            return lower_run(scope, state, done, node, name=_name(scope, state, done))
+        case Cmd():
+            return settings.lower_cmd(state, node)
+        case Entrypoint():
+            return settings.lower_entrypoint(state, node)
+        case Shell():
+            return settings.lower_shell(state, node)
+        case Workdir():
+            name = _name(scope, state, done)
+            return settings.lower_workdir(scope, state, done, node, name=name)
+        case User():
+            return settings.lower_user(state, node)
+        case Volume():
+            return settings.lower_volume(scope, state, node)
+        case Expose():
+            return settings.lower_expose(scope, state, node)
+        case Stopsignal():
+            return settings.lower_stopsignal(scope, state, node)
+        case Healthcheck():
+            return settings.lower_healthcheck(state, node)
+        case Onbuild():
+            return settings.lower_onbuild(state, node)
+        case Maintainer():
+            return settings.lower_maintainer(state, node)
+        case _:
+            assert_never(node)
+
+
+def _name(scope: StageScope, state: StageState, done: ExpandedCommand) -> str:
+    return scope.step_text(state, done.command, hidden=hidden_variables(done))
+
+
+def _with_base_settings(scope: StageScope, state: StageState) -> StageState:
+    """The state with what the config of its base says, PATH always set."""
+    config = state.image.config
+    if "PATH" not in dict(config.env) and scope.platform.os != "windows":
+        env = (*config.env, ("PATH", DEFAULT_PATH))
+        state = state.with_config(evolve(config, env=env))
+    for name, value in state.image.config.env:
+        state = state.with_variable(name, value)
+    if state.image.config.working_dir:
+        state = state.in_folder(state.image.config.working_dir, scope.platform.os)
+    return state

@@ -1,0 +1,514 @@
+"""The stage graph: what each stage starts from and reads, and what of it the target needs.
+
+A node is a stage of the file, or an image that only a `--from` or `from=` names (implicit). Edges
+are bases and sources. Nodes of the file keep their index; implicit ones follow in the order in
+which they are met. ONBUILD triggers are not in the file: `with_triggers` adds those of the base
+images that are known so far, and with them perhaps new edges.
+
+What no path from the target reaches is neither resolved nor expanded, so errors in there stay
+unseen, but for cycles, platforms, names of bases and numbers of stages.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NoReturn
+
+from attrs import evolve, field, frozen
+
+from imagekit.dockerfile.instructions import Command, Copy, Dockerfile, Onbuild, Run, Stage
+from imagekit.dockerfile.parser import parse_onbuild
+from imagekit.dockerfile.words import expand
+from imagekit.errors import (
+    ExpansionError,
+    InvalidPlatformError,
+    InvalidReferenceError,
+    Span,
+    StageCycleError,
+    UnknownStageError,
+)
+from imagekit.oci.platform import Platform
+from imagekit.oci.reference import Reference
+from imagekit.plan.arguments import Arguments, platform_arguments, read_arguments
+from imagekit.plan.bases import BaseRequest, ResolvedBase
+from imagekit.plan.contexts import NamedContext, find_context, short_name
+from imagekit.plan.mounts import MountError, mount_source
+from imagekit.plan.places import did_you_mean, fail, pinpoint
+
+SCRATCH: Final = "scratch"
+MAX_NODES: Final = 10_000
+"""Stages and images of one file; more is an attack or an accident."""
+
+
+@frozen(kw_only=True)
+class LinkedCommand:
+    """An instruction and the nodes that it reads.
+
+    Attributes:
+        sources: for COPY the node of `--from`; for RUN one a mount, None where that has none.
+        trigger: it comes from an ONBUILD of the base.
+    """
+
+    command: Command
+    sources: tuple[int | None, ...] = ()
+    trigger: bool = False
+
+
+@frozen(kw_only=True)
+class StageNode:
+    """A stage, or an image that one names.
+
+    Attributes:
+        index: its position among the nodes.
+        name: lower case; empty for stages without one and implicit nodes.
+        base: what it starts from, expanded: `scratch`, a canonical reference, or as written when
+            it is a stage (`parent`).
+        parent: the node that it is based on.
+        platform: of `--platform`, or None.
+        span: its FROM, or the instruction that names the image.
+        implicit: it is no stage of the file.
+        context: the named context that replaces the stage or its base.
+        replaced: that context is in the place of the whole stage.
+    """
+
+    index: int
+    name: str = ""
+    base: str
+    parent: int | None = None
+    platform: Platform | None = None
+    span: Span
+    commands: tuple[LinkedCommand, ...] = ()
+    implicit: bool = False
+    context: NamedContext | None = None
+    replaced: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name in progress: that of the stage, or its number."""
+        return self.name or f"stage-{self.index}"
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it holds nothing, whatever else is known."""
+        return self.implicit and self.base == SCRATCH and self.context is None
+
+    @property
+    def edges(self) -> Iterator[int]:
+        """The nodes that it needs, its base first; some may come twice."""
+        if self.parent is not None:
+            yield self.parent
+        yield from self.sources
+
+    @property
+    def sources(self) -> Iterator[int]:
+        """The nodes that its instructions read."""
+        for linked in self.commands:
+            yield from (source for source in linked.sources if source is not None)
+
+
+@frozen(kw_only=True)
+class StageGraph:
+    """A file's stages for one target and platform, before any base image is known.
+
+    Attributes:
+        nodes: stages in file order, then implicit nodes.
+        target: position of what is to be built.
+        arguments: build arguments and the global scope.
+        platform: that the result is for.
+        keep_platform: no platform was asked for, so the result has that of its base.
+        contexts: named contexts by `short_name`.
+        triggered: nodes whose ONBUILD triggers are in `commands`.
+    """
+
+    file: Dockerfile = field(repr=False)
+    nodes: tuple[StageNode, ...]
+    target: int
+    names: Mapping[str, int]
+    arguments: Arguments
+    platform: Platform
+    keep_platform: bool = False
+    contexts: Mapping[str, NamedContext] = field(factory=dict)
+    triggered: frozenset[int] = frozenset()
+
+    @property
+    def epoch(self) -> int | None:
+        """SOURCE_DATE_EPOCH in seconds, or None."""
+        return self.arguments.epoch
+
+    @property
+    def reached(self) -> frozenset[int]:
+        """The nodes that the target needs, itself among them."""
+        seen: set[int] = set()
+        queue = [self.target]
+        while queue:
+            index = queue.pop()
+            if index not in seen:
+                seen.add(index)
+                queue += self.nodes[index].edges
+        return frozenset(seen)
+
+    def platform_of(self, node: StageNode) -> Platform:
+        """The platform of a node's root: that of its base stage, its own, or the target's."""
+        while node.parent is not None:
+            node = self.nodes[node.parent]
+        return node.platform or self.platform
+
+    def request(self, node: StageNode) -> BaseRequest | None:
+        """The image that a node starts from; None for scratch, stages and other contexts."""
+        if node.parent is not None:
+            return None
+        platform = node.platform or self.platform
+        if node.context is not None:
+            match node.context.kind:
+                case "image":
+                    name = Reference.parse(node.context.location).with_default_tag()
+                    return BaseRequest(reference=name, platform=platform)
+                case "layout":
+                    name = Reference.parse(short_name(node.context.name).partition("::")[0])
+                    return BaseRequest(
+                        reference=name.with_default_tag(),
+                        platform=platform,
+                        layout=node.context.location,
+                    )
+                case _:
+                    return None
+        if node.base == SCRATCH:
+            return None
+        return BaseRequest(reference=Reference.parse(node.base), platform=platform)
+
+
+def stage_graph(
+    file: Dockerfile,
+    *,
+    build_args: Mapping[str, str],
+    build: Platform,
+    target: Platform | None = None,
+    stage: str | None = None,
+    contexts: Mapping[str, NamedContext] | None = None,
+) -> StageGraph:
+    """The stages of `file`, linked, with the target looked up.
+
+    Args:
+        file: as parsed.
+        build_args: of the caller; those that no ARG declares change nothing.
+        build: the platform that steps run on.
+        target: that the image is for; None is `build`, and the image then keeps the platform of
+            its base.
+        stage: the name of the target stage in any case; None or empty is the last.
+        contexts: named contexts by name.
+
+    Raises:
+        DockerfileError: no stage, a blank or malformed base, a bad platform, a `--from` number
+            that no stage has, or variables in `--from`.
+        StageCycleError: stages that read each other.
+        UnknownStageError: no stage of that name.
+
+    Spec: dockerfile-semantics, 6 and 7.
+    """
+    named = {short_name(name): c for name, c in sorted((contexts or {}).items())}
+    wanted = target or build
+    if not file.stages:
+        fail(file, "the file has no stage to build", code="no-stages")
+    predefined = platform_arguments(build, wanted, stage or file.stages[-1].name)
+    arguments = read_arguments(file, build_args, predefined, named)
+    linker = _Linker(file, named, wanted)
+    for each in file.stages:
+        linker.add_stage(each, arguments.scope)
+    found = _find_target(file, linker, stage)
+    for node in tuple(linker.nodes):
+        linked = linker.link((command, False) for command in file.stages[node.index].commands)
+        linker.nodes[node.index] = evolve(node, commands=() if node.replaced else linked)
+    _refuse_cycles(file, linker.nodes)
+    linker.resolve_names()
+    return StageGraph(
+        file=file,
+        nodes=tuple(linker.nodes),
+        target=found,
+        names=linker.names,
+        arguments=arguments,
+        platform=wanted,
+        keep_platform=target is None,
+        contexts=named,
+    )
+
+
+def with_triggers(graph: StageGraph, known: Mapping[BaseRequest, ResolvedBase]) -> StageGraph:
+    """The graph with the ONBUILD triggers of all reached bases that are known.
+
+    Raises:
+        DockerfileError: a trigger that is no instruction, or may not be one.
+    """
+    while True:
+        pending = [
+            (index, triggers)
+            for index in sorted(graph.reached - graph.triggered)
+            if (triggers := _triggers(graph, graph.nodes[index], known)) is not None
+        ]
+        if not pending:
+            return graph
+        linker = _Linker(graph.file, graph.contexts, graph.platform)
+        linker.nodes, linker.names = list(graph.nodes), dict(graph.names)
+        for index, triggers in pending:
+            node = linker.nodes[index]
+            parsed = [(_parse_trigger(graph.file, text, node.span), True) for text in triggers]
+            commands = linker.link(parsed) + node.commands
+            linker.nodes[index] = evolve(node, commands=commands)
+        linker.resolve_names()
+        graph = evolve(
+            graph,
+            nodes=tuple(linker.nodes),
+            triggered=graph.triggered.union(index for index, _ in pending),
+        )
+
+
+def missing_bases(
+    graph: StageGraph, known: Mapping[BaseRequest, ResolvedBase]
+) -> frozenset[BaseRequest]:
+    """The images that have to be resolved next; ask again with them until there are none.
+
+    Raises:
+        DockerfileError: a trigger of a known base that is no instruction.
+    """
+    graph = with_triggers(graph, known)
+    requests = (graph.request(graph.nodes[index]) for index in graph.reached)
+    return frozenset(r for r in requests if r is not None and r not in known)
+
+
+def _triggers(
+    graph: StageGraph, node: StageNode, known: Mapping[BaseRequest, ResolvedBase]
+) -> tuple[str, ...] | None:
+    """The ONBUILD texts of what a node is based on; None while that is not known."""
+    if node.implicit or node.replaced:
+        return ()
+    if node.parent is not None:
+        linked = graph.nodes[node.parent].commands
+        return tuple(c.command.expression for c in linked if isinstance(c.command, Onbuild))
+    request = graph.request(node)
+    if request is None:
+        return ()
+    return known[request].config.config.on_build if request in known else None
+
+
+def _parse_trigger(file: Dockerfile, text: str, span: Span) -> Command:
+    return parse_onbuild(text, filename=file.filename, span=span, source=file.source)
+
+
+def _find_target(file: Dockerfile, linker: "_Linker", stage: str | None) -> int:
+    if not stage:
+        return len(linker.nodes) - 1
+    found = linker.names.get(stage.lower())
+    if found is None:
+        known = sorted(linker.names)
+        raise UnknownStageError(
+            f"target stage {stage!r} could not be found",
+            filename=file.filename,
+            hint=did_you_mean(stage, known) or f"stages with a name: {', '.join(known) or 'none'}",
+        )
+    return found
+
+
+def _refuse_cycles(file: Dockerfile, nodes: list[StageNode]) -> None:
+    """Raise if stages read each other; a base can only be an earlier stage."""
+    done: set[int] = set()
+    for start in nodes:
+        path: dict[int, Span] = {}
+        stack = [] if start.index in done else [(start.index, _reads(start))]
+        done.add(start.index)
+        while stack:
+            index, reads = stack[-1]
+            step = next(reads, None)
+            if step is None:
+                stack.pop()
+                path.pop(index, None)
+                continue
+            path[index], source = step
+            if source in path:
+                raise StageCycleError(
+                    f"circular dependency detected on stage: {start.label}",
+                    spans=tuple(path.values()),
+                    filename=file.filename,
+                    source=file.source,
+                    hint="a stage can only read what was made before it",
+                )
+            if source not in done:
+                done.add(source)
+                stack.append((source, _reads(nodes[source])))
+
+
+def _reads(node: StageNode) -> Iterator[tuple[Span, int]]:
+    for linked in node.commands:
+        for source in linked.sources:
+            if source is not None:
+                yield linked.command.span, source
+
+
+class _Linker:
+    """Collects nodes, and finds the one that a `--from` means."""
+
+    def __init__(
+        self, file: Dockerfile, contexts: Mapping[str, NamedContext], platform: Platform
+    ) -> None:
+        self._file = file
+        self._contexts = contexts
+        self._platform = platform
+        self.nodes: list[StageNode] = []
+        self.names: dict[str, int] = {}
+
+    def add_stage(self, stage: Stage, scope: Mapping[str, str]) -> None:
+        """Add a stage of the file, its base and platform expanded."""
+        base = self._expand(stage, stage.base, scope)
+        if not base:
+            self._fail(
+                stage.span,
+                f"base name ({stage.base}) should not be blank",
+                code="base-name-blank",
+                word=stage.base,
+                hint="an ARG above the first FROM gives it a default",
+            )
+        platform = self._platform_of(stage, scope)
+        context = find_context(self._contexts, stage.name, platform or self._platform)
+        node = StageNode(
+            index=len(self.nodes),
+            name=stage.name,
+            base=base,
+            parent=None if context else self.names.get(base),
+            platform=platform,
+            span=stage.span,
+            context=context,
+            replaced=context is not None,
+        )
+        self._append(node)
+        if stage.name:
+            self.names[stage.name] = node.index
+
+    def link(self, commands: Iterable[tuple[Command, bool]]) -> tuple[LinkedCommand, ...]:
+        """Instructions, each with whether it is a trigger, and the nodes that they read."""
+        return tuple(
+            LinkedCommand(command=command, sources=self._sources(command), trigger=trigger)
+            for command, trigger in commands
+        )
+
+    def resolve_names(self) -> None:
+        """Make references of the bases that are images, and put named contexts in their place."""
+        for node in self.nodes:
+            if node.parent is None and not node.replaced and node.base != SCRATCH:
+                self.nodes[node.index] = self._resolved(node)
+
+    def _resolved(self, node: StageNode) -> StageNode:
+        try:
+            reference = str(Reference.parse(node.base).with_default_tag())
+        except InvalidReferenceError as exc:
+            near = did_you_mean(node.base, self.names)
+            self._fail(
+                node.span,
+                f"failed to parse stage name {node.base!r}: {exc.message}",
+                code="reference-invalid",
+                word=node.base,
+                hint=near or exc.hint,
+                cause=exc,
+            )
+        wanted = node.platform or self._platform
+        context = find_context(self._contexts, reference, wanted)
+        return evolve(node, base=reference, context=context)
+
+    def _sources(self, command: Command) -> tuple[int | None, ...]:
+        match command:
+            case Copy() if command.from_:
+                return (self._copied_from(command),)
+            case Run() if command.mounts:
+                return tuple(self._mounted_from(command, mount) for mount in command.mounts)
+        return ()
+
+    def _copied_from(self, command: Copy) -> int:
+        name = command.from_
+        try:
+            constant = expand(name, {}, escape=self._file.escape).result == name
+        except ExpansionError as exc:
+            self._fail(command.span, exc.message, code="expansion", word=name, cause=exc)
+        if not constant:
+            self._fail(
+                command.span,
+                f"variable expansion is not supported for --from: {name}",
+                code="from-variable",
+                word=name,
+                hint="give it a stage of its own, with FROM and an ARG of the global scope",
+            )
+        number = name.removeprefix("-").removeprefix("+")
+        if not (number.isascii() and number.isdecimal()):
+            return self._named(name, command.span)
+        index = int(name)
+        if not 0 <= index < len(self.nodes):
+            self._fail(
+                command.span,
+                f"invalid stage index {index}",
+                code="stage-index-invalid",
+                word=name,
+                hint=f"stages are numbered from 0 to {len(self._file.stages) - 1}",
+            )
+        return index
+
+    def _mounted_from(self, command: Run, mount: str) -> int | None:
+        try:
+            name = mount_source(mount)
+        except MountError as exc:
+            self._fail(command.span, exc.message, code=exc.code, word=mount, cause=exc)
+        return self._named(name, command.span) if name else None
+
+    def _named(self, name: str, span: Span) -> int:
+        """The stage of that name, or a new node for the image of that name."""
+        found = self.names.get(name.lower())
+        if found is None:
+            found = len(self.nodes)
+            self._append(StageNode(index=found, base=name, span=span, implicit=True))
+        return found
+
+    def _append(self, node: StageNode) -> None:
+        if len(self.nodes) >= MAX_NODES:
+            self._fail(node.span, f"more than {MAX_NODES} stages and images", code="other")
+        self.nodes.append(node)
+
+    def _platform_of(self, stage: Stage, scope: Mapping[str, str]) -> Platform | None:
+        if not stage.platform:
+            return None
+        text = self._expand(stage, stage.platform, scope)
+        if not text:
+            self._fail(
+                stage.span,
+                f"empty platform value from expression {stage.platform}",
+                code="platform-invalid",
+                word=stage.platform,
+                hint=did_you_mean(stage.platform.strip("${}"), scope),
+            )
+        try:
+            return Platform.parse(text)
+        except InvalidPlatformError as exc:
+            self._fail(
+                stage.span,
+                f"failed to parse platform {stage.platform}: {exc.message}",
+                code="platform-invalid",
+                word=stage.platform,
+                hint=exc.hint,
+                cause=exc,
+            )
+
+    def _expand(self, stage: Stage, word: str, scope: Mapping[str, str]) -> str:
+        try:
+            return expand(word, scope, escape=self._file.escape).result
+        except ExpansionError as exc:
+            raise ExpansionError(
+                exc.message,
+                span=pinpoint(self._file, stage.span, word),
+                filename=self._file.filename,
+                source=self._file.source,
+                hint=exc.hint,
+            ) from exc
+
+    def _fail(
+        self,
+        span: Span,
+        message: str,
+        *,
+        code: str,
+        word: str = "",
+        hint: str = "",
+        cause: BaseException | None = None,
+    ) -> NoReturn:
+        fail(self._file, message, code=code, span=span, word=word, hint=hint, cause=cause)

@@ -1,0 +1,221 @@
+"""What changes from one instruction of a stage to the next, and what does not."""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Final, NoReturn
+
+from attrs import evolve, field, frozen
+
+from imagekit.dockerfile.instructions import Command, Run
+from imagekit.dockerfile.words import expand
+from imagekit.errors import ExpansionError
+from imagekit.oci.config import ContainerConfig, History, ImageConfig
+from imagekit.oci.platform import Platform
+from imagekit.plan import paths
+from imagekit.plan.mounts import MountOptions
+from imagekit.plan.ops import Op
+from imagekit.plan.places import fail, pinpoint
+from imagekit.plan.stages import StageGraph, StageNode
+from imagekit.plan.steps import Steps
+
+HISTORY_COMMENT: Final = "buildkit.dockerfile.v0"
+"""As Docker writes it: other tools know by it that the history was not made by `docker commit`."""
+
+DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@frozen
+class ArgValue:
+    """A declared argument; None is one without any value."""
+
+    name: str
+    value: str | None
+
+
+@frozen(kw_only=True)
+class ExpandedCommand:
+    """An instruction with its words expanded, in its own class.
+
+    Attributes:
+        command: RUN, CMD, ENTRYPOINT and what else is not expanded stand as in the file.
+        mounts: those of a RUN, expanded.
+        sources: the nodes that it reads, as in `LinkedCommand`.
+        trigger: it comes from an ONBUILD of the base.
+    """
+
+    command: Command
+    mounts: tuple[MountOptions, ...] = ()
+    sources: tuple[int | None, ...] = ()
+    trigger: bool = False
+
+
+@frozen(kw_only=True)
+class StageState:
+    """A stage between two of its instructions.
+
+    Attributes:
+        image: the config so far.
+        env: what words and RUN see: the config's variables and the ARGs, the latest last.
+        args: declared so far, those of the base stage first.
+        workdir: with `/` on every platform.
+        root: the step that gives the file system.
+        number: of the last step that progress counts.
+        has_cmd: a CMD stood in this stage.
+    """
+
+    image: ImageConfig
+    env: Mapping[str, str] = field(factory=dict)
+    args: tuple[ArgValue, ...] = ()
+    workdir: str = "/"
+    root: int = -1
+    number: int = 0
+    has_cmd: bool = False
+
+    @property
+    def user(self) -> str:
+        """As written after USER."""
+        return self.image.config.user
+
+    def with_variable(self, name: str, value: str) -> "StageState":
+        """The same with a variable set; it becomes the last."""
+        kept = {k: v for k, v in self.env.items() if k != name}
+        return evolve(self, env={**kept, name: value})
+
+    def with_config(self, config: ContainerConfig) -> "StageState":
+        """The same with another container config."""
+        return evolve(self, image=evolve(self.image, config=config))
+
+    def with_history(self, text: str, *, layer: bool = False) -> "StageState":
+        """The same with one more line of history."""
+        line = History(created_by=text, comment=HISTORY_COMMENT, empty_layer=not layer)
+        return evolve(self, image=evolve(self.image, history=(*self.image.history, line)))
+
+    def in_folder(self, path: str, os: str) -> "StageState":
+        """The same after WORKDIR `path`."""
+        if os == "windows":
+            folder = paths.absolute(self.workdir, paths.from_windows(path))
+            written = paths.to_windows(folder)
+        else:
+            folder = written = paths.absolute(self.workdir, path)
+        config = evolve(self.image.config, working_dir=written)
+        return evolve(self.with_config(config), workdir=folder)
+
+
+@frozen(kw_only=True)
+class StageScope:
+    """What is the same for all instructions of a stage.
+
+    Attributes:
+        label: of the stage in step names; empty when the file has only one.
+        total: how many steps progress counts.
+        tree_of: the step that gives the file system of another node.
+    """
+
+    graph: StageGraph
+    node: StageNode
+    platform: Platform
+    steps: Steps
+    label: str = ""
+    total: int = 0
+    tree_of: Callable[[int], int]
+
+    def expand(self, state: StageState, command: Command, word: str, *, body: bool = False) -> str:
+        """`word` of an instruction with the variables of the stage.
+
+        Args:
+            state: before the instruction.
+            command: for the place of errors.
+            word: as written.
+            body: it is the body of a heredoc: quotes are plain and the escape is a backslash.
+
+        Raises:
+            ExpansionError: with its place.
+        """
+        escape = "\\" if body else self.graph.file.escape
+        try:
+            return expand(word, state.env, escape=escape, skip_quotes=body).result
+        except ExpansionError as exc:
+            raise self.placed(command, word, exc) from exc
+
+    def placed(self, command: Command, word: str, error: ExpansionError) -> ExpansionError:
+        """`error` with its place in the file."""
+        file = self.graph.file
+        return ExpansionError(
+            f"failed to process {word!r}: {error.message}",
+            span=pinpoint(file, command.span, word),
+            filename=file.filename,
+            source=file.source,
+            hint=error.hint,
+        )
+
+    def fail(
+        self,
+        command: Command,
+        message: str,
+        *,
+        code: str,
+        word: str = "",
+        hint: str = "",
+        cause: BaseException | None = None,
+    ) -> NoReturn:
+        """Raise a `DockerfileError` at an instruction."""
+        file = self.graph.file
+        fail(file, message, code=code, span=command.span, word=word, hint=hint, cause=cause)
+
+    def step(
+        self,
+        state: StageState,
+        done: ExpandedCommand,
+        op: Op,
+        inputs: tuple[int, ...] = (),
+        *,
+        name: str,
+    ) -> StageState:
+        """The state after a step that changes the root file system.
+
+        Args:
+            state: before it.
+            done: the instruction.
+            op: the operation; its root is the first input.
+            inputs: the others.
+            name: the instruction as progress shows it.
+        """
+        numbered = evolve(state, number=state.number + 1)
+        text = f"ONBUILD {name}" if done.trigger else name
+        root = self.steps.add(
+            op,
+            (state.root, *inputs),
+            name=self.numbered(numbered.number, text),
+            stage=self.stage_name,
+            platform=self.platform,
+            span=done.command.span,
+        )
+        return evolve(numbered, root=root)
+
+    def numbered(self, number: int, text: str) -> str:
+        """`[stage 2/4] text`, as progress shows it."""
+        label = f"{self.label} " if self.label else ""
+        return f"[{label}{number:>{len(str(self.total))}}/{self.total}] {text}"
+
+    @property
+    def stage_name(self) -> str:
+        """The stage's name, or its number."""
+        return self.node.name or str(self.node.index)
+
+    def step_text(self, state: StageState, command: Command, *, hidden: frozenset[str]) -> str:
+        """The instruction's text with variables put in, for people.
+
+        Args:
+            state: whose variables.
+            command: the instruction as written.
+            hidden: variables whose values are shown as asterisks.
+        """
+        keyword, _, rest = command.text.strip().partition(" ")
+        env = {k: "****" if k in hidden else v for k, v in state.env.items()}
+        is_run = isinstance(command, Run)
+        # A name for people: text that only the shell understands is shown as it stands.
+        with suppress(ExpansionError):
+            rest = expand(
+                rest, env, escape=self.graph.file.escape, raw_quotes=is_run, skip_unset=is_run
+            ).result
+        return f"{keyword.upper()} {rest}".rstrip()
