@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from difflib import get_close_matches
 from typing import TypeAlias, TypedDict
 
 from attrs import evolve
@@ -11,6 +10,7 @@ from imagekit.dockerfile.flags import (
     Flags,
     check_device,
     check_mount,
+    nearest,
     read_duration,
     read_flags,
     read_retries,
@@ -55,8 +55,8 @@ class UnknownInstructionError(GrammarError):
 
     def __init__(self, word: str) -> None:
         super().__init__(f"unknown instruction {word}", "unknown-instruction", word)
-        near = get_close_matches(word.lower(), KEYWORDS, n=1)
-        self.hint = f"did you mean {near[0].upper()}?" if near else ""
+        near = nearest(word.lower(), KEYWORDS)
+        self.hint = f"did you mean {near.upper()}?" if near else ""
 
 
 class _Shared(TypedDict):
@@ -153,9 +153,7 @@ def _arg(node: Node, shared: _Shared) -> Arg:
         if equals and not key:
             raise GrammarError("ARG has a blank name", "blank-name", word)
         pairs.append(
-            ArgPair(
-                key=key, value=value if equals else None, doc=doc_comment(node.comments, key)
-            )
+            ArgPair(key=key, value=value if equals else None, doc=doc_comment(node.comments, key))
         )
     return Arg(pairs=tuple(pairs), **shared)
 

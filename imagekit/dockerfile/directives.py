@@ -45,10 +45,10 @@ def detect_syntax(text: str) -> SyntaxDirective | None:
                 return SyntaxDirective(
                     reference=value.partition(" ")[0], value=value, line=directive.line
                 )
-    value = _json_syntax(text)
-    if value is None:
+    found = _json_syntax(text)
+    if found is None:
         return None
-    return SyntaxDirective(reference=value, value=value, line=first - 1)
+    return SyntaxDirective(reference=found, value=found, line=first - 1)
 
 
 def _match(pattern: re.Pattern[str], line: str) -> tuple[str, str] | None:

@@ -1,15 +1,16 @@
 """The flags of each instruction, and the small value grammars that flags are written in."""
 
 import re
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Iterable, Mapping
 from enum import Enum, auto
 
 from attrs import frozen
 
 from imagekit.dockerfile.grammar import GrammarError
 
-_DURATION = re.compile(r"[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+")
+_DURATION = re.compile(
+    r"[-+]?(?:(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:ns|us|\u00b5s|\u03bcs|ms|s|m|h))+"
+)
 _DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?(ns|us|\u00b5s|\u03bcs|ms|s|m|h)")
 _UNITS_NS = {
     "ns": 1,
@@ -23,6 +24,13 @@ _UNITS_NS = {
 }
 _SHORTEST_NS = 10**6
 _INTEGER = re.compile(r"[-+]?[0-9]+")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return the known word that this one may be a slip of, or nothing."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
+
+    return next(iter(get_close_matches(word, list(known), n=1)), "")
 
 
 class Kind(Enum):
@@ -74,10 +82,10 @@ class UnknownFlagError(GrammarError):
 
     def __init__(self, name: str, known: Mapping[str, Kind]) -> None:
         super().__init__(f"unknown flag --{name}", "unknown-flag", f"--{name}")
-        near = get_close_matches(name.lower(), known, n=1)
+        near = nearest(name.lower(), known)
         self.hint = ""
         if near:
-            self.hint = f"did you mean --{near[0]}?"
+            self.hint = f"did you mean --{near}?"
         elif known:
             self.hint = "it takes " + ", ".join(f"--{flag}" for flag in known)
 

@@ -28,7 +28,7 @@ def trim_prefix(value: str, pattern: str, *, longest: bool) -> str:
     """Return `value` without the shortest or longest prefix that matches.
 
     Raises:
-        BadPatternError: an escape of a character that is none of `*?\\}/`.
+        BadPatternError: a backslash before a character that needs none.
     """
     segments = _segments(pattern)
     middle = "".join(f"(?>.*?{segment})" for segment in segments[1:-1])
@@ -41,7 +41,7 @@ def trim_suffix(value: str, pattern: str, *, longest: bool) -> str:
     """Return `value` without the shortest or longest suffix that matches.
 
     Raises:
-        BadPatternError: an escape of a character that is none of `*?\\}/`.
+        BadPatternError: a backslash before a character that needs none.
     """
     return trim_prefix(value[::-1], _reversed(pattern), longest=longest)[::-1]
 
@@ -50,7 +50,7 @@ def replace_first(value: str, pattern: str, replacement: str) -> str:
     """Replace the first, longest match of `pattern`, the replacement taken as it is.
 
     Raises:
-        BadPatternError: an escape of a character that is none of `*?\\}/`.
+        BadPatternError: a backslash before a character that needs none.
     """
     found = _find(_compile(pattern), value, 0)
     if found is None:
@@ -66,7 +66,7 @@ def replace_all(
     Only group 0, the match itself, exists. `check` is given the length of the result so far.
 
     Raises:
-        BadPatternError: an escape of a character that is none of `*?\\}/`.
+        BadPatternError: a backslash before a character that needs none.
     """
     compiled = _compile(pattern)
     out: list[str] = []

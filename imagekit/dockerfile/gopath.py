@@ -1,4 +1,4 @@
-"""Paths and wildcards by the rules of Go's `path/filepath`, which BuildKit uses.
+r"""Paths and wildcards by the rules of Go's `path/filepath`, which BuildKit uses.
 
     pattern = { '*' | '?' | '[' [ '^' ] { lo [ '-' hi ] } ']' | '\\' char | char }
 

@@ -152,9 +152,7 @@ def split_words(text: str, escape: str) -> list[str]:
 def heredocs_of(line: str) -> list[Heredoc]:
     """Return the heredocs that a line announces, in order, their bodies still empty."""
     try:
-        words = expand_words(
-            line, _NO_ENV, raw_quotes=True, raw_escapes=True, skip_unset=True
-        )
+        words = expand_words(line, _NO_ENV, raw_quotes=True, raw_escapes=True, skip_unset=True)
     except ExpansionError:
         return []  # Text that is no list of words announces none: it is for the shell to judge.
     return [found for found in map(heredoc_of, words) if found is not None]
@@ -201,9 +199,7 @@ def _json_array(text: str) -> tuple[str, ...] | None:
     except RecursionError:
         items = [None]
     if not all(isinstance(item, str) for item in items):
-        raise GrammarError(
-            "an array in JSON form can hold strings only", "json-not-strings", text
-        )
+        raise GrammarError("an array in JSON form can hold strings only", "json-not-strings", text)
     return tuple(_LONE.sub("\ufffd", item) for item in items)
 
 

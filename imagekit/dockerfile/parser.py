@@ -23,8 +23,9 @@ from imagekit.dockerfile.instructions import (
     EmptyContinuation,
     From,
     Heredoc,
-    Instruction,
+    Maintainer,
     Node,
+    Onbuild,
     Stage,
     SyntaxTree,
 )
@@ -178,14 +179,12 @@ def parse_onbuild(
     if len(tree.nodes) != 1:
         fail(GrammarError("a trigger is one instruction", "onbuild-trigger"))
     node = evolve(tree.nodes[0], start=place.line, end=place.end_line)
-    if node.cmd in ("onbuild", "maintainer", "from"):
-        fail(GrammarError(f"{node.cmd.upper()} cannot be a trigger", "onbuild-forbidden"))
     try:
-        instruction: Instruction = build(node, place)
+        instruction = build(node, place)
     except (GrammarError, ExpansionError) as error:
         fail(error)
-    if isinstance(instruction, From):
-        raise AssertionError("FROM was refused above")
+    if isinstance(instruction, From | Maintainer | Onbuild):
+        fail(GrammarError(f"{node.cmd.upper()} cannot be a trigger", "onbuild-forbidden"))
     return instruction
 
 

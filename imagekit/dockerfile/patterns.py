@@ -103,7 +103,7 @@ def compile_pattern(text: str) -> Pattern:
     source = _safe_source(items)
     if source is not None:
         return Pattern(kind, text, source)
-    return Pattern(kind, text, slow=_automaton(items))
+    return Pattern(kind, text, slow=_Automaton(items))
 
 
 def _expression(text: str) -> tuple[Kind, str]:
@@ -259,7 +259,7 @@ class _Reader:
         return _complement(members) if name.startswith("^") else members
 
     def _set_char(self) -> str:
-        """Return one character, or several of the inside of a set for a class such as `\\d`."""
+        """Return one character, or the inside of a set for a class such as that of digits."""
         char = self._take()
         if char != "\\":
             return char
@@ -348,48 +348,57 @@ def _component_source(items: list[_Item]) -> str:
     return f"{runs[0]}{middle}{_NOT_SLASH}*{runs[-1]}"
 
 
-def _automaton(items: list[_Item]) -> Callable[[str], bool]:
-    """Return a matcher that follows all ways through the items at once.
+class _Automaton:
+    """A matcher that follows all ways through the items at once.
 
     A state is an item's index, or its complement when inside the `.*` of a `**/`.
     """
-    tests = [re.compile(item.source).match for item in items]
 
-    def closed(states: set[int], path: str, at: int) -> set[int]:
+    def __init__(self, items: list[_Item]) -> None:
+        self._sorts = [item.sort for item in items]
+        self._tests = [re.compile(item.source).match for item in items]
+
+    def __call__(self, path: str) -> bool:
+        states = self._closed({0}, path, 0)
+        for at, char in enumerate(path):
+            states = self._closed(self._after(states, char), path, at + 1)
+            if not states:
+                return False
+        return len(self._sorts) in states
+
+    def _closed(self, states: set[int], path: str, at: int) -> set[int]:
         """Add what can be reached without reading a character."""
         todo = list(states)
         while todo:
             state = todo.pop()
-            if state < 0 or state == len(items):
+            if state < 0 or state == len(self._sorts):
                 continue
-            sort = items[state].sort
-            if sort is _Sort.ONE or (sort is _Sort.ANCHOR and not tests[state](path, at)):
+            sort = self._sorts[state]
+            if sort is _Sort.ONE:
+                continue
+            if sort is _Sort.ANCHOR and not self._tests[state](path, at):
                 continue
             if state + 1 not in states:
                 states.add(state + 1)
                 todo.append(state + 1)
         return states
 
-    def matches(path: str) -> bool:
-        states = closed({0}, path, 0)
-        for at, char in enumerate(path):
-            following: set[int] = set()
-            for state in states:
-                index = state if state >= 0 else ~state
-                if index == len(items) or not tests[index](char):
-                    continue
-                sort = items[index].sort
-                if sort is _Sort.ONE:
-                    following.add(index + 1)
-                elif sort is _Sort.DEEP:
-                    following.add(~index)
+    def _after(self, states: set[int], char: str) -> set[int]:
+        """Return what is reached by reading a character."""
+        reached: set[int] = set()
+        for state in states:
+            index = state if state >= 0 else ~state
+            if index == len(self._sorts) or not self._tests[index](char):
+                continue
+            match self._sorts[index]:
+                case _Sort.ONE:
+                    reached.add(index + 1)
+                case _Sort.DEEP:
+                    reached.add(~index)
                     if char == "/":
-                        following.add(index + 1)
-                elif sort is not _Sort.ANCHOR:
-                    following.add(index)
-            if not following:
-                return False
-            states = closed(following, path, at + 1)
-        return len(items) in states
-
-    return matches
+                        reached.add(index + 1)
+                case _Sort.STAR | _Sort.ALL:
+                    reached.add(index)
+                case _Sort.ANCHOR:
+                    pass
+        return reached

@@ -39,9 +39,7 @@ class Listing:
         return cls(frozenset(folders), dict(links), tuple(order))
 
 
-def select(
-    listing: Listing, ignore: Iterable[str], follow: Iterable[str] = ()
-) -> tuple[str, ...]:
+def select(listing: Listing, ignore: Iterable[str], follow: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the paths that are sent, in walk order.
 
     A directory that holds something kept is kept, even if it is itself excluded.

@@ -23,8 +23,10 @@ MAX_OUTPUT = 1 << 20
 MAX_DEPTH = 32
 """How deep `${a:-${b:-...}}` may nest."""
 
-BLANKS = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + (
-    "\u2028\u2029\u202f\u205f\u3000"
+BLANKS = (
+    "\t\n\v\f\r \x85\xa0\u1680"
+    + "".join(map(chr, range(0x2000, 0x200B)))
+    + ("\u2028\u2029\u202f\u205f\u3000")
 )
 """What separates words. Narrower than `str.isspace`, which counts U+001C to U+001F too."""
 
@@ -47,7 +49,7 @@ class Expansion:
     unmatched: tuple[str, ...]
 
 
-def expand(  # noqa: PLR0913 - the lexer's modes, all by name
+def expand(
     word: str,
     env: Mapping[str, str],
     *,
@@ -70,8 +72,10 @@ def expand(  # noqa: PLR0913 - the lexer's modes, all by name
         ExpansionError: a quote or brace that is not closed, a form of `${}` that does not
             exist, `${n:?m}` of an unset name, or a limit that is passed (MAX_OUTPUT, MAX_DEPTH).
     """
-    if "$" not in word and escape not in word and (
-        skip_quotes or ("'" not in word and '"' not in word)
+    if (
+        "$" not in word
+        and escape not in word
+        and (skip_quotes or ("'" not in word and '"' not in word))
     ):
         return Expansion(word.removeprefix("\ufeff"), ())
     lexer = _Lexer(word, env, escape, skip_quotes=skip_quotes)
@@ -80,7 +84,7 @@ def expand(  # noqa: PLR0913 - the lexer's modes, all by name
     return Expansion(result, tuple(lexer.unmatched))
 
 
-def expand_words(  # noqa: PLR0913 - the lexer's modes, all by name
+def expand_words(
     word: str,
     env: Mapping[str, str],
     *,
@@ -161,8 +165,11 @@ class _Lexer:
         return self._until("", raw_escapes=self.raw_escapes)
 
     def _fail(self, reason: str) -> NoReturn:
+        raise self._error(reason)
+
+    def _error(self, reason: str) -> ExpansionError:
         shown = self._text if len(self._text) <= _SHOWN else self._text[:_SHOWN] + "..."
-        raise ExpansionError(f'cannot expand "{shown}": {reason}')
+        return ExpansionError(f'cannot expand "{shown}": {reason}')
 
     def _check_size(self, size: int) -> None:
         if size > MAX_OUTPUT:
@@ -241,7 +248,7 @@ class _Lexer:
             out.append(piece)
             size += len(piece)
             self._check_size(size)
-        self._fail("a double quote is not closed")
+        raise self._error("a double quote is not closed")
 
     def _escaped_in_quotes(self) -> str:
         """An escape counts before a double quote, `$` and itself, else it stands for itself."""
@@ -298,7 +305,7 @@ class _Lexer:
             return self._conditional(name, sign, colon=colon)
         if sign in "#%" and not colon:
             return self._trimmed(name, sign)
-        self._fail(f"unsupported modifier {':' if colon else ''}{sign}")
+        raise self._error(f"unsupported modifier {':' if colon else ''}{sign}")
 
     def _conditional(self, name: str, sign: str, *, colon: bool) -> str:
         """`-`, `+` and `?`; with a colon an empty value counts as none."""
@@ -327,7 +334,7 @@ class _Lexer:
         try:
             return trim(value or "", pattern[longest:], longest=longest)
         except globs.BadPatternError as error:
-            self._fail(str(error))
+            raise self._error(str(error)) from error
 
     def _replaced(self, name: str) -> str:
         """`/` and `//`."""
@@ -343,7 +350,7 @@ class _Lexer:
                 return globs.replace_first(value or "", pattern, replacement)
             return globs.replace_all(value or "", pattern, replacement, check=self._check_size)
         except globs.BadPatternError as error:
-            self._fail(str(error))
+            raise self._error(str(error)) from error
 
     def _take(self) -> str:
         char = self._text[self._at : self._at + 1]

@@ -28,8 +28,7 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
         "directives": [
             {"name": d.name, "value": d.value, "line": d.line} for d in read_directives(text)
         ],
-        "syntax": syntax
-        and {"ref": syntax.reference, "value": syntax.value, "line": syntax.line},
+        "syntax": syntax and {"ref": syntax.reference, "value": syntax.value, "line": syntax.line},
     }
     try:
         tree = parse_tree(data)
@@ -97,8 +96,7 @@ def stage_view(stage: ins.Stage) -> dict[str, Any]:
         "platform": stage.platform,
         "line": stage.span.line,
         "commands": [
-            {"cmd": c.keyword, "line": c.span.line, "typed": typed_view(c)}
-            for c in stage.commands
+            {"cmd": c.keyword, "line": c.span.line, "typed": typed_view(c)} for c in stage.commands
         ],
     }
     if stage.doc:
@@ -150,9 +148,7 @@ def run_view(c: ins.Run) -> dict[str, Any]:
         "security": c.security,
     }
     if c.heredocs:
-        view["files"] = [
-            {"name": h.name, "data": h.content, "chomp": h.chomp} for h in c.heredocs
-        ]
+        view["files"] = [{"name": h.name, "data": h.content, "chomp": h.chomp} for h in c.heredocs]
     return view
 
 
