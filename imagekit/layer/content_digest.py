@@ -1,8 +1,8 @@
 """The digest of what a copy reads, for cache keys.
 
-In: names, kinds, modes, owners, sizes and digests of content, link targets, devices and xattrs. Not
-in: times, inodes, where bytes are, what is excluded, and the metadata of the directory at the top,
-which no copy takes.
+In: names, kinds, modes, owners, sizes and digests of content, link targets, devices and xattrs.
+Not in: times, inodes, where bytes are, what is excluded, and the metadata of the directory at the
+top, which no copy takes.
 
 Spec: dockerfile-semantics.md section 15.
 """
@@ -11,43 +11,27 @@ import hashlib
 from collections.abc import Iterable
 
 from imagekit.errors import LayerError
-from imagekit.layer.selection import Filter, Ignore, Source, kept_parents, matches
+from imagekit.layer.changes import Changes
+from imagekit.layer.selection import Filter, Patterns, Source, chosen
 from imagekit.layer.tree import FILE, Directory, Entry
 from imagekit.oci.digest import Digest
 
 
-def content_digest(
-    source: Source,
-    *,
-    ignore: Ignore,
-    exclude: tuple[str, ...] = (),
-    parents: bool = False,
-) -> Digest:
+def content_digest(source: Source, *, patterns: Patterns, exclude: tuple[str, ...] = ()) -> Digest:
     """The digest of what a source argument of a copy names.
 
     Args:
         source: the argument.
-        ignore: as in `copying.Readers`.
+        patterns: what patterns mean.
         exclude: the patterns of --exclude.
-        parents: whether the copy is one with --parents.
 
     Raises:
         PathError: as for `copying.copy`, if the source is not there.
         LayerError: the digest of a file's content is not known yet; code `digest-unknown`.
     """
-    excluded = ignore(exclude) if exclude else None
-    reincludes = any(pattern.startswith("!") for pattern in exclude)
     parts: list[str] = []
-    if parents:
-        for match, kept in kept_parents(source, ignore):
-            chosen = Filter(
-                include=kept.include, prefix=kept.prefix, exclude=excluded, reincludes=reincludes
-            )
-            parts += _match(match.within, match.node, chosen)
-    else:
-        chosen = Filter(exclude=excluded, reincludes=reincludes)
-        for match in matches(source, excluded):
-            parts += _match(match.within, match.node, chosen)
+    for match, rules in chosen(source, exclude, patterns):
+        parts += _match(match.within, match.node, rules)
     return _digest(parts)
 
 
@@ -57,14 +41,30 @@ def tree_digest(top: Directory | Entry) -> Digest:
     Raises:
         LayerError: the digest of a file's content is not known yet; code `digest-unknown`.
     """
-    return _digest(_match("", top, Filter()))
+    return _digest(list(_match("", top, Filter())))
 
 
-def _match(within: str, node: Directory | Entry, chosen: Filter) -> Iterable[str]:
+def changes_digest(changes: Changes) -> Digest:
+    """The digest of what a layer does to the tree below it, whatever tar it is in.
+
+    Raises:
+        LayerError: the digest of a file's content is not known yet; code `digest-unknown`.
+    """
+    parts = [_record(path, entry) for path, entry in sorted(changes.entries.items())]
+    for word, paths in (
+        ("whiteout", changes.whiteouts),
+        ("opaque", changes.opaque),
+        ("implied", changes.implied),
+    ):
+        parts += [f"{word} {len(path)}:{path}" for path in sorted(paths)]
+    return _digest(parts)
+
+
+def _match(within: str, node: Directory | Entry, rules: Filter) -> Iterable[str]:
     yield f"match {len(within)}:{within}"
     if isinstance(node, Directory):
         yield "directory"
-        yield from [_record(path, entry) for path, entry, _ in chosen.select(node)]
+        yield from [_record(path, entry) for path, entry, _ in rules.select(node)]
     else:
         yield _record("", node)
 

@@ -17,9 +17,10 @@ from imagekit.errors import BadWhiteoutError, PathError
 from imagekit.layer.changes import Changes, diff
 from imagekit.layer.draft import Draft
 from imagekit.layer.extract import Archive, extract
+from imagekit.layer.inodes import Inodes
 from imagekit.layer.mode import Mode, parse_mode
 from imagekit.layer.owner import MAX_DATABASE_SIZE, Databases, lookup_owner
-from imagekit.layer.selection import Filter, Ignore, Match, Source, join, kept_parents, matches
+from imagekit.layer.selection import Filter, Match, Patterns, Source, chosen, join
 from imagekit.layer.tree import DIRECTORY, FILE, Directory, Entry, Tree, Where
 
 WHITEOUT: Final = ".wh."
@@ -35,7 +36,6 @@ class CopyOptions:
         chown: `user[:group]` as written, names to be looked up in the root; empty to keep.
         chmod: octal or symbolic, empty to keep.
         exclude: patterns as in .dockerignore, relative to each source.
-        parents: keep the path of each source below `dest`.
         link: make the layer as if the root were empty.
     """
 
@@ -43,7 +43,6 @@ class CopyOptions:
     chown: str = ""
     chmod: str = ""
     exclude: tuple[str, ...] = ()
-    parents: bool = False
     link: bool = False
 
 
@@ -55,13 +54,12 @@ class Readers:
         read_file: the content of a file of the root; asked for /etc/passwd and /etc/group alone.
         unpack: the members of a file if it is an archive with any, else None; asked for sources
             with `unpack` alone.
-        ignore: compiles patterns of .dockerignore syntax into a test of a path: whether they match
-            it or one of its parents, the last that does deciding.
+        patterns: what patterns mean.
     """
 
     read_file: Callable[[Entry], bytes]
     unpack: Callable[[Entry], Archive | None]
-    ignore: Ignore
+    patterns: Patterns
 
 
 def copy(
@@ -82,12 +80,13 @@ def copy(
         sources: in order; later ones win.
         root: None if there is no file system yet, as at the start of a stage from scratch.
         now: the time of directories that are made.
-        readers: for user names, archives and ignore patterns.
+        readers: for user names, archives and patterns.
 
     Raises:
-        PathError: with a code: `source-not-found`, `pattern-invalid`, `copy-many-to-file` (a file
+        PathError: with a code: `source-not-found`, `copy-many-to-file` (a file
             where a directory must be, or the other way round), `user-unknown`, `chown-invalid`,
             `chmod-invalid`, `too-many-links`.
+        ContextError: no well-formed pattern; code `pattern-invalid`.
         BadWhiteoutError: a name such as a bare `.wh.`.
     """
     base = Tree.EMPTY if root is None or options.link else root
@@ -100,17 +99,14 @@ def copy(
         mode=parse_mode(options.chmod) if options.chmod else None,
         now=now,
     )
-    exclude = readers.ignore(options.exclude) if options.exclude else None
-    reincludes = any(pattern.startswith("!") for pattern in options.exclude)
-    everything = Filter(exclude=exclude, reincludes=reincludes)
-    found = [_found(source, options, everything, readers.ignore) for source in sources]
+    found = [chosen(source, options.exclude, readers.patterns) for source in sources]
     for source, named in zip(sources, found, strict=True):
-        for match, chosen in named:
+        for match, rules in named:
             archive = None
             if source.unpack and match.entry.kind == FILE:
                 archive = readers.unpack(match.entry)
             if archive is None:
-                copier.copy(match, chosen)
+                copier.copy(match, rules)
             else:
                 copier.unpack(archive)
     return _with_whiteouts(diff(base, draft.tree(), directory_times=False))
@@ -183,25 +179,6 @@ def make_directories(draft: Draft, path: str, made: Entry) -> None:
     draft.put(path, made)
 
 
-def _found(
-    source: Source, options: CopyOptions, everything: Filter, ignore: Ignore
-) -> list[tuple[Match, Filter]]:
-    if not options.parents:
-        return [(match, everything) for match in matches(source, everything.exclude)]
-    return [
-        (
-            match,
-            Filter(
-                include=kept.include,
-                prefix=kept.prefix,
-                exclude=everything.exclude,
-                reincludes=everything.reincludes,
-            ),
-        )
-        for match, kept in kept_parents(source, ignore)
-    ]
-
-
 def _databases(root: Tree, read_file: Callable[[Entry], bytes]) -> Databases:
     def read(path: str) -> bytes:
         entry = root.resolve(path).entry
@@ -236,11 +213,11 @@ class _Copier:
         self._owner = owner
         self._mode = mode
         self._now = now
-        self._inodes: dict[tuple[str, int], int] = {}
+        self._inodes = Inodes()
 
-    def copy(self, match: Match, chosen: Filter) -> None:
+    def copy(self, match: Match, rules: Filter) -> None:
         """Copy a file, or what is chosen of the contents of a directory."""
-        self._inodes.clear()
+        self._inodes = Inodes()
         head, _, name = self._dest.rpartition("/")
         self._make_directories(self._draft.resolve(head if name else self._dest).path)
         dest = self._draft.resolve(self._dest)
@@ -249,7 +226,7 @@ class _Copier:
                 self._make_directories(dest.path)
             elif dest.entry.kind != DIRECTORY:
                 raise _not_a_directory(dest.path)
-            self._merge(match.node, dest.path, chosen)
+            self._merge(match.node, dest.path, rules)
             return
         path = dest.path
         if dest.entry is not None and dest.entry.kind == DIRECTORY:
@@ -269,12 +246,12 @@ class _Copier:
         uid, gid = self._owner or (0, 0)
         make_directories(self._draft, path, Entry(DIRECTORY, mode, uid, gid, self._now))
 
-    def _merge(self, top: Directory, dest: str, chosen: Filter) -> None:
-        for path, entry, whole in chosen.select(top):
+    def _merge(self, top: Directory, dest: str, rules: Filter) -> None:
+        for path, entry, whole in rules.select(top):
             target = join(dest, path)
             if entry.kind == DIRECTORY:
                 # With --parents, of what exists only the mode is changed.
-                self._merge_directory(target, entry, whole=whole and chosen.include is None)
+                self._merge_directory(target, entry, whole=whole and rules.include is None)
             else:
                 self._put_file(target, entry)
 
@@ -306,23 +283,8 @@ class _Copier:
             return entry
         uid, gid = self._owner or (entry.uid, entry.gid)
         mode = entry.mode if self._mode is None else self._mode.of(entry)
-        inode = self._inode(path, entry) if entry.inode else 0
+        inode = self._inodes.of(path, entry) if entry.inode else 0
         return entry._replace(mode=mode, uid=uid, gid=gid, inode=inode)
-
-    def _inode(self, path: str, entry: Entry) -> int:
-        """The inode of a copied file: a new one, since the copy is no link to the original."""
-        source = entry.where.source if entry.where else ""
-        key = source, entry.inode
-        if key not in self._inodes:
-            self._inodes[key] = new_inode(path, entry)
-        return self._inodes[key]
-
-
-def new_inode(path: str, entry: Entry) -> int:
-    """A number for a file that is made at a path; negative, as those of read files never are."""
-    seed = f"{entry.inode} {entry.where} {entry.mtime} {path}"
-    digest = hashlib.sha256(seed.encode("utf-8", "surrogateescape")).digest()
-    return -1 - int.from_bytes(digest[:7], "big")
 
 
 def _not_a_directory(path: str) -> PathError:

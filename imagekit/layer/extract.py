@@ -6,39 +6,25 @@ root. A link in a member's path must lead to a directory; one that dangles is no
 Spec: dockerfile-semantics.md section 10; security.md L-3 to L-5.
 """
 
-import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from imagekit.errors import PathError
 from imagekit.layer.draft import Draft
+from imagekit.layer.inodes import Inodes
 from imagekit.layer.selection import join
+from imagekit.layer.tar import ArchiveMember
 from imagekit.layer.tree import DIRECTORY, SYMLINK, Entry
 
-
-class Member(NamedTuple):
-    """One member of an archive.
-
-    Attributes:
-        name: as it stands in the archive.
-        entry: what it is; of a hardlink only owner, mode and time count.
-        hardlink: the name of the member that it is another name of, as it stands; empty for
-            anything but a hardlink.
-    """
-
-    name: str
-    entry: Entry
-    hardlink: str = ""
-
-
-Archive = Sequence[Member]
-"""The members of an archive, in its order."""
+Archive = Sequence[ArchiveMember]
+"""The members of an archive, in its order, as `tar.read_archive` gives them."""
 
 
 def extract(
     draft: Draft, dest: str, archive: Archive, *, owner: tuple[int, int] | None, now: int
 ) -> None:
     """Put the members of an archive into a directory, later ones over earlier ones.
+
+    Of the names of one file, the last one says owner, mode and time.
 
     Args:
         draft: the tree that is changed.
@@ -52,11 +38,12 @@ def extract(
             link that dangles, or a hardlink to nothing, code `source-not-found`.
     """
     extractor = _Extractor(draft, dest, now)
-    for member in archive:
-        entry = member.entry
+    for path, entry, target in archive:
+        if not path:
+            continue
         if owner is not None:
-            entry = entry._replace(uid=owner[0], gid=owner[1])
-        extractor.add(member.name, entry, member.hardlink)
+            entry = entry._replace(uid=owner[0], gid=owner[1])  # noqa: PLW2901 - it is the owner's
+        extractor.add(path, entry, target)
 
 
 class _Extractor:
@@ -64,18 +51,19 @@ class _Extractor:
         self._draft = draft
         self._dest = dest
         self._implied = Entry(DIRECTORY, 0o755, mtime=now)
+        self._inodes = Inodes()
         self._names: dict[int, list[str]] = {}
 
-    def add(self, name: str, entry: Entry, hardlink: str) -> None:
+    def add(self, path: str, entry: Entry, target: str) -> None:
         """Put one member in its place."""
-        path = _clean(name)
-        if not path:
-            return
         place = self._place(path)
-        if hardlink:
-            self._link(place, entry, _clean(hardlink))
+        if target:
+            self._link(place, entry, target)
+        elif entry.inode:
+            file = entry._replace(inode=self._inodes.of(place, entry))
+            self._share(place, file)
         else:
-            self._put(place, entry._replace(inode=0))
+            self._put(place, entry)
 
     def _place(self, path: str) -> str:
         """Where a member goes; its parent is found or made."""
@@ -94,10 +82,9 @@ class _Extractor:
         for name in head.split("/"):
             at = join(at, name)
             found = self._draft.resolve(at, within=self._dest)
-            there = self._draft.get(join(place, name))
-            if found.entry is None and there is not None:
-                raise _missing(head, "a link on the way leads to nothing")
             if found.entry is None:
+                if self._draft.get(join(place, name)) is not None:
+                    raise _missing(head, "a link on the way leads to nothing")
                 self._draft.put(join(place, name), self._implied)
             elif found.entry.kind != DIRECTORY:
                 raise _not_a_directory(at)
@@ -114,7 +101,7 @@ class _Extractor:
         self._draft.put(place, entry)
 
     def _link(self, place: str, entry: Entry, target: str) -> None:
-        """Make another name of a file; owner, mode and time are those of the last name made."""
+        """Make another name of a file that was there before the archive, or is behind a link."""
         found = self._draft.resolve(target, within=self._dest, follow_last=False)
         if found.entry is None:
             raise _missing(target, f"a hardlink at /{place} names it")
@@ -128,35 +115,26 @@ class _Extractor:
         if original == place:
             return
         file = found.entry._replace(uid=entry.uid, gid=entry.gid)
-        if file.kind != SYMLINK:
-            file = file._replace(mode=entry.mode, mtime=entry.mtime)
+        if file.kind == SYMLINK:
+            self._put(place, file)
+            return
+        file = file._replace(mode=entry.mode, mtime=entry.mtime)
         if file.inode not in self._names:
-            file = file._replace(inode=_number(original, file))
+            file = file._replace(inode=self._inodes.new(original, file))
             self._names[file.inode] = [original]
+            self._draft.put(original, file)
+        self._share(place, file)
+
+    def _share(self, place: str, file: Entry) -> None:
+        """Put one more name of a file, and make its other names the same."""
         self._draft.remove(place)
-        for name in self._names[file.inode]:
+        names = self._names.setdefault(file.inode, [])
+        for name in names:
             there = self._draft.get(name)
-            if there is not None and (name == original or there.inode == file.inode):
+            if there is not None and there.inode == file.inode:
                 self._draft.put(name, file)
-        self._names[file.inode].append(place)
+        names.append(place)
         self._draft.put(place, file)
-
-
-def _number(path: str, entry: Entry) -> int:
-    """A number for a file that gets a second name; negative, as those of read files never are."""
-    seed = f"{entry.where} {entry.mtime} {path}".encode("utf-8", "surrogateescape")
-    return -1 - int.from_bytes(hashlib.sha256(seed).digest()[:7], "big")
-
-
-def _clean(name: str) -> str:
-    """A member's name from the directory that is extracted into, which `..` does not leave."""
-    parts: list[str] = []
-    for part in name.split("/"):
-        if part == "..":
-            del parts[-1:]
-        elif part not in ("", "."):
-            parts.append(part)
-    return "/".join(parts)
 
 
 def _missing(path: str, why: str) -> PathError:

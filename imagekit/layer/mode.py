@@ -1,5 +1,7 @@
 """The value of --chmod: octal, or symbolic as chmod(1) has it.
 
+Grammar::
+
 mode   = octal | clause { "," clause }
 clause = { "u" | "g" | "o" | "a" } action { action }
 action = ( "+" | "-" | "=" ) ( "u" | "g" | "o" | { "r" | "w" | "x" | "X" | "s" | "t" } )

@@ -162,7 +162,8 @@ def _database(databases: Databases | None, path: str, name: str) -> bytes:
         raise PathError(
             f"{name}: there is no root file system to look the name up in",
             path=path,
-            hint="use a number; names cannot be looked up on an empty scratch stage or with --link",
+            hint="give a number: with --link, and at the start of a stage from scratch, "
+            "no names are known",
             code="user-unknown",
         )
     return databases(path)

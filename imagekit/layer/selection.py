@@ -7,33 +7,65 @@ Spec: dockerfile-semantics.md section 9.
 """
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from imagekit.errors import PathError
-from imagekit.layer.patterns import compile_name, has_wildcard, is_pattern
 from imagekit.layer.tree import Directory, Entry, Node, Tree, entry_of, find, sorted_names
 
-Ignore = Callable[[tuple[str, ...]], Callable[[str], bool]]
-"""Patterns as in .dockerignore -> whether they match a path or one of its parents."""
+_WILDCARDS: Final = frozenset("*?[\\")
+_NO_STATE: Final = 0
+
+
+class PathMatcher(Protocol):
+    """Patterns of .dockerignore syntax, the last that matches a path or one above it deciding."""
+
+    def excluded(self, path: str) -> bool:
+        """Whether a path is matched."""
+
+    def step(self, path: str, state: int, /) -> tuple[bool, int]:
+        """Whether an entry of a directory with a state is matched, and its own state."""
+
+    def prunes(self, directory: str) -> bool:
+        """Whether nothing below a matched directory can be unmatched."""
+
+    def cannot_match_below(self, directory: str) -> bool:
+        """Whether nothing below an unmatched directory can be matched."""
+
+
+@frozen(kw_only=True)
+class Patterns:
+    """What patterns mean, which is for whoever knows Dockerfiles to say.
+
+    Attributes:
+        matcher: compiles patterns of .dockerignore syntax.
+        matches: whether a wildcard pattern matches the whole name of a file.
+    """
+
+    matcher: Callable[[tuple[str, ...]], PathMatcher]
+    matches: Callable[[str, str], bool]
 
 
 @frozen(kw_only=True)
 class Source:
-    """One source argument.
+    r"""One source argument.
 
     Attributes:
         tree: where it is read.
-        path: absolute and cleaned; a pattern if `wildcard`. For --parents, `/./` may part what is
-            dropped from what is kept.
-        wildcard: whether `path` may hold `* ? [..]`; without a match nothing is copied.
+        path: absolute and cleaned; a pattern if `wildcard`.
+        wildcard: whether `path` holds any of `* ? [ \`; without a match nothing is copied.
+        pattern: with --parents, what below `path` is copied, in .dockerignore syntax; its path
+            from `path` on is kept. Empty for a copy without --parents.
+        required: with `pattern`, whether that is a plain path which must be there.
         unpack: whether to extract it if it is an archive.
     """
 
     tree: Tree
     path: str
     wildcard: bool = False
+    pattern: str = ""
+    required: bool = False
     unpack: bool = False
 
 
@@ -77,47 +109,51 @@ class Filter:
     """Which of the paths in a copied directory are copied.
 
     Attributes:
-        include: tells what is copied, or None for everything.
-        prefix: where all that `include` can match begins, as path components.
-        exclude: tells what is not copied after all, or None for nothing.
-        reincludes: whether something below an excluded directory may be copied.
+        include: matches what is copied, or None for everything.
+        exclude: matches what is not copied after all, or None for nothing.
     """
 
-    include: Callable[[str], bool] | None = None
-    prefix: tuple[str, ...] = ()
-    exclude: Callable[[str], bool] | None = None
-    reincludes: bool = False
+    include: PathMatcher | None = None
+    exclude: PathMatcher | None = None
 
     def select(self, top: Directory) -> Iterator[Selected]:
         """What is copied of a directory, parents first, without the directory itself."""
         if self.include is None and self.exclude is None:
             yield from _everything(top, "")
         else:
-            yield from self._some(top, "", [])
+            yield from self._some(top, "", (_NO_STATE, _NO_STATE), [])
 
-    def _some(self, top: Directory, prefix: str, waiting: list[Selected]) -> Iterator[Selected]:
+    def _some(
+        self, top: Directory, prefix: str, states: tuple[int, int], waiting: list[Selected]
+    ) -> Iterator[Selected]:
         for name in sorted_names(top.children):
             node, path = top.children[name], prefix + name
-            excluded = self.exclude is not None and self.exclude(path)
-            wanted = not excluded and (self.include is None or self.include(path))
+            included, excluded = True, False
+            in_state, ex_state = states
+            if self.include is not None:
+                included, in_state = self.include.step(path, in_state)
+            if self.exclude is not None:
+                excluded, ex_state = self.exclude.step(path, ex_state)
+            wanted = included and not excluded
             if wanted:
                 yield from waiting
                 waiting.clear()
                 yield Selected(path, entry_of(node), whole=True)
-            if isinstance(node, Directory) and (wanted or self._worth(path, excluded=excluded)):
-                if not wanted:
-                    waiting.append(Selected(path, node.entry, whole=False))
-                yield from self._some(node, f"{path}/", waiting)
-                if waiting:
-                    waiting.pop()
+            if not isinstance(node, Directory):
+                continue
+            if not wanted:
+                if self._nothing_below(path, included=included, excluded=excluded):
+                    continue
+                waiting.append(Selected(path, node.entry, whole=False))
+            yield from self._some(node, f"{path}/", (in_state, ex_state), waiting)
+            if waiting:
+                waiting.pop()
 
-    def _worth(self, path: str, *, excluded: bool) -> bool:
-        """Whether something below a directory that is not copied may be."""
-        if excluded and not self.reincludes:
-            return False
-        parts = tuple(path.split("/"))
-        depth = min(len(parts), len(self.prefix))
-        return parts[:depth] == self.prefix[:depth]
+    def _nothing_below(self, path: str, *, included: bool, excluded: bool) -> bool:
+        """Whether nothing below a directory that is not copied can be."""
+        if excluded and self.exclude is not None and self.exclude.prunes(path):
+            return True
+        return not included and self.include is not None and self.include.cannot_match_below(path)
 
 
 def _everything(top: Directory, prefix: str) -> Iterator[Selected]:
@@ -135,63 +171,64 @@ def join(directory: str, path: str) -> str:
     return f"{directory}/{path}" if directory and path else directory or path
 
 
-def matches(source: Source, exclude: Callable[[str], bool] | None = None) -> tuple[Match, ...]:
-    """What a source argument names, in the order of names; symlinks are followed.
+def chosen(
+    source: Source, exclude: tuple[str, ...], patterns: Patterns
+) -> tuple[tuple[Match, Filter], ...]:
+    """What a source argument names, in the order of names, and what of each is copied.
+
+    Symlinks in the argument are followed; those below a directory that is named are not. What a
+    plain argument names is never excluded itself.
 
     Args:
         source: the argument.
-        exclude: what of that which wildcards name is not meant; a plain name always is.
+        exclude: the patterns of --exclude.
+        patterns: what patterns mean.
 
     Raises:
-        PathError: there is nothing of that name, or a symlink leads nowhere, code
-            `source-not-found`; no well-formed pattern, code `pattern-invalid`.
+        PathError: there is nothing of that name, or a symlink leads nowhere; code
+            `source-not-found`.
+        ContextError: no well-formed pattern; code `pattern-invalid`.
     """
+    rules = Filter(exclude=patterns.matcher(exclude) if exclude else None)
+    found = _matches(source, None if source.pattern else rules.exclude, patterns)
+    if not source.pattern:
+        return tuple((match, rules) for match in found)
+    if source.required:
+        for match in found:
+            _followed(source.tree, join(match.real, source.pattern), "")
+    rules = evolve(rules, include=patterns.matcher((source.pattern,)))
+    return tuple((match, rules) for match in found)
+
+
+def _matches(source: Source, exclude: PathMatcher | None, patterns: Patterns) -> tuple[Match, ...]:
     parts = [part for part in source.path.split("/") if part not in ("", ".")]
-    if not source.wildcard or not any(is_pattern(part) for part in parts):
+    if not source.wildcard:
         return (_followed(source.tree, "/".join(parts), ""),)
-    first = next(n for n, part in enumerate(parts) if is_pattern(part))
-    tests = [compile_name(part) for part in parts[first:]]
+    wild = [not _WILDCARDS.isdisjoint(part) for part in parts]
+    first = wild.index(True) if any(wild) else len(parts)
+    for part in parts[first:]:
+        patterns.matches(part, "")  # raises for a bad pattern, even if no name is tried
     base = source.tree.resolve("/".join(parts[:first]))
     top = find(source.tree.root, base.path)
-    found = tuple(_glob(top, tests)) if isinstance(top, Directory) and base.entry else ()
-    if not found and not any(has_wildcard(part) for part in parts):
-        raise _not_found(source.tree, "/".join(parts))
+    if base.entry is None or not isinstance(top, Directory):
+        return ()
     return tuple(
         _followed(source.tree, join(base.path, within), within)
-        for within in found
-        if exclude is None or not exclude(within)
+        for within in _glob(top, parts[first:], patterns)
+        if exclude is None or not exclude.excluded(within)
     )
 
 
-def kept_parents(source: Source, ignore: Ignore) -> Iterator[tuple[Match, Filter]]:
-    """What a source argument names with --parents: directories, and what of them is copied.
-
-    Raises:
-        PathError: as for `matches`.
-    """
-    pivot, found, pattern = source.path.partition("/./")
-    if not found:
-        pivot, pattern = "", source.path
-    parts = [part for part in pattern.split("/") if part not in ("", ".")]
-    wild = [source.wildcard and is_pattern(part) for part in parts]
-    prefix = parts[: wild.index(True)] if any(wild) else parts
-    for top in matches(Source(tree=source.tree, path=f"/{pivot}", wildcard=source.wildcard)):
-        if not any(wild):
-            _followed(source.tree, join(top.real, "/".join(parts)), "")
-        include = ignore(("/".join(parts),)) if parts else None
-        yield top, Filter(include=include, prefix=tuple(prefix))
-
-
-def _glob(top: Directory, tests: list[Callable[[str], bool]]) -> Iterator[str]:
-    test, *rest = tests
+def _glob(top: Directory, parts: list[str], patterns: Patterns) -> Iterator[str]:
+    pattern, *rest = parts
     for name in sorted_names(top.children):
-        if not test(name):
+        if not patterns.matches(pattern, name):
             continue
         node = top.children[name]
         if not rest:
             yield name
         elif isinstance(node, Directory):
-            for below in _glob(node, rest):
+            for below in _glob(node, rest, patterns):
                 yield f"{name}/{below}"
 
 
