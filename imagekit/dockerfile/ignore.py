@@ -91,6 +91,9 @@ class Matcher:
             (1 << index, takes_back, _Run(compiled))
             for index, (takes_back, compiled) in enumerate(runs)
         )
+        excluding = [run for takes_back, run in runs if not takes_back]
+        # Most paths are matched by nothing, which one look tells, however many runs there are.
+        self._excluding = _Run([pattern for run in excluding for pattern in run])
         self.has_exceptions = any(takes_back for takes_back, _ in texts)
         self._exceptions = _roots(text for takes_back, text in texts if takes_back)
         self._inclusions = _roots(text for takes_back, text in texts if not takes_back)
@@ -98,6 +101,8 @@ class Matcher:
     def excluded(self, path: str) -> bool:
         """Whether the last pattern that matches the path, or a directory above it, excludes."""
         paths = [path, *_directories(path)]
+        if not any(map(self._excluding.matches, paths)):
+            return False
         matched = False
         for _, takes_back, run in self._runs:
             if takes_back is matched and any(map(run.matches, paths)):
@@ -110,6 +115,8 @@ class Matcher:
         Returns:
             Whether it is excluded, and its own state, to be handed to its entries.
         """
+        if not state and not self._excluding.matches(path):
+            return False, NO_STATE
         matched = False
         own = state
         for bit, takes_back, run in self._runs:
@@ -139,54 +146,52 @@ class _Run:
     """Patterns of one sign in a row, whose order does not matter."""
 
     def __init__(self, patterns: list[Pattern]) -> None:
-        exact: set[str] = set()
-        prefixes: list[str] = []
-        suffixes: list[str] = []
-        endings: list[str] = []
-        sources: list[str] = []
-        all_sources: list[str] = []
-        for pattern in patterns:
-            if pattern.kind is Kind.EXACT:
-                exact.add(pattern.text)
-            elif pattern.kind is Kind.PREFIX:
-                prefixes.append(pattern.text)
-            elif pattern.kind is Kind.SUFFIX:
-                suffixes.append(pattern.text)
-                if pattern.text.startswith("/"):
-                    exact.add(pattern.text[1:])
-            elif pattern.source:
-                all_sources.append(pattern.source)
-                if found := _ENDS_WITH.fullmatch(pattern.text):
-                    endings.append(found[1])
-                else:
-                    sources.append(pattern.source)
-        self._exact = frozenset(exact)
-        self._prefixes = tuple(prefixes)
+        by_kind = {
+            kind: [pattern.text for pattern in patterns if pattern.kind is kind] for kind in Kind
+        }
+        suffixes = by_kind[Kind.SUFFIX]
+        rooted = [text[1:] for text in suffixes if text.startswith("/")]
+        self._exact = frozenset((*by_kind[Kind.EXACT], *rooted))
+        self._prefixes = tuple(by_kind[Kind.PREFIX])
         self._suffixes = tuple(suffixes)
-        # `**/*.x` is a test of the end, unless a newline, which its dot does not match, is near.
-        self._endings = tuple(suffixes + endings)
-        self._regex = _alternatives(sources)
-        self._all_regexes = _alternatives(all_sources)
         self._slow = tuple(p.slow for p in patterns if p.slow is not None)
+        expressions = [pattern for pattern in patterns if pattern.source]
+        self._all = _alternatives(expressions)
+        # `**/*.x` is a test of the end, unless there is a newline, which its dot does not match.
+        endings = [_ENDS_WITH.fullmatch(pattern.text) for pattern in expressions]
+        self._endings = (*suffixes, *(found[1] for found in endings if found))
+        by_depth: dict[int, list[Pattern]] = {}
+        for pattern, found in zip(expressions, endings, strict=True):
+            if not found:
+                by_depth.setdefault(pattern.depth, []).append(pattern)
+        self._anywhere = _alternatives(by_depth.pop(-1, []))
+        self._by_depth = {depth: _alternatives(some) for depth, some in by_depth.items()}
 
     def matches(self, path: str) -> bool:
-        if path in self._exact:
+        if (
+            path in self._exact
+            or (self._endings and path.endswith(self._endings) and "\n" not in path)
+            or (self._prefixes and path.startswith(self._prefixes))
+        ):
             return True
         if "\n" in path:
-            endings, regex = self._suffixes, self._all_regexes
-        else:
-            endings, regex = self._endings, self._regex
-        if endings and path.endswith(endings):
-            return True
-        if self._prefixes and path.startswith(self._prefixes):
-            return True
+            return path.endswith(self._suffixes) or self._matches_any(self._all, path)
+        if self._by_depth:
+            regex = self._by_depth.get(path.count("/"))
+            if regex is not None and regex.match(path) is not None:
+                return True
+        return self._matches_any(self._anywhere, path)
+
+    def _matches_any(self, regex: re.Pattern[str] | None, path: str) -> bool:
         if regex is not None and regex.match(path) is not None:
             return True
         return any(slow(path) for slow in self._slow) if self._slow else False
 
 
-def _alternatives(sources: list[str]) -> re.Pattern[str] | None:
-    return re.compile(f"(?:{'|'.join(sources)})\\Z") if sources else None
+def _alternatives(patterns: list[Pattern]) -> re.Pattern[str] | None:
+    if not patterns:
+        return None
+    return re.compile(f"(?:{'|'.join(pattern.source for pattern in patterns)})\\Z")
 
 
 def _roots(texts: Iterable[str]) -> frozenset[str] | None:

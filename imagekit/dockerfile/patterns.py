@@ -76,12 +76,14 @@ class Pattern(NamedTuple):
         text: what the kind compares with; the pattern itself for REGEX.
         source: the expression in Python's syntax, to be matched to the end; empty if the kind
             needs none or `slow` is there.
+        depth: how many slashes a path that the expression matches has; -1 if it varies.
         slow: a matcher that takes linear time where an expression might not.
     """
 
     kind: Kind
     text: str
     source: str = ""
+    depth: int = -1
     slow: Callable[[str], bool] | None = None
 
 
@@ -102,7 +104,7 @@ def compile_pattern(text: str) -> Pattern:
     items = _Reader(text, expression).items()
     source = _safe_source(items)
     if source is not None:
-        return Pattern(kind, text, source)
+        return Pattern(kind, text, source, _depth(items))
     return Pattern(kind, text, slow=_Automaton(items))
 
 
@@ -291,6 +293,18 @@ def _safe_source(items: list[_Item]) -> str | None:
     if sum(item.sort in variable for item in items) > _MAX_REGEX_STARS:
         return None
     return "".join(_plain_source(item) for item in items)
+
+
+def _depth(items: list[_Item]) -> int:
+    """Return how many slashes the items match, -1 if that is not fixed."""
+    slashes = 0
+    for sort, source in items:
+        if sort is _Sort.DEEP or sort is _Sort.ALL:
+            return -1
+        if source.startswith("[") and source != _NOT_SLASH:
+            return -1
+        slashes += source == "/"
+    return slashes
 
 
 def _plain_source(item: _Item) -> str:
