@@ -126,15 +126,15 @@ def _place_of_time(
 ) -> str:
     if value == "context" or short_name(value) in contexts:
         return value
-    for stage in file.stages:
-        if stage.name and stage.name == value.lower():
-            return _remote_add(file, stage, _without(scope), given)
-    fail(
-        file,
-        f"invalid SOURCE_DATE_EPOCH: {value}",
-        code="date-invalid",
-        hint="give seconds since 1970, or `context`, or the name of a stage or named context",
-    )
+    stages = [stage for stage in file.stages if stage.name and stage.name == value.lower()]
+    if not stages:
+        fail(
+            file,
+            f"invalid SOURCE_DATE_EPOCH: {value}",
+            code="date-invalid",
+            hint="give seconds since 1970, or `context`, or the name of a stage or named context",
+        )
+    return _remote_add(file, stages[0], _without(scope), given)
 
 
 def _remote_add(

@@ -127,13 +127,15 @@ class _Lowering:
     def run(self, labels: Mapping[str, str]) -> Trace:
         reached = self._graph.reached
         results = [self._result(node, node.index in reached) for node in self._graph.nodes]
-        final = self._states[self._graph.target]
+        target = self._graph.target
+        final = _with_labels(self._states[target], labels)
+        results[target] = evolve(results[target], state=final)
         steps = self._steps.needed_by(final.root)
-        base = self._base_image(self._graph.nodes[self._graph.target])
+        base = self._base_image(self._graph.nodes[target])
         plan = ops.Plan(
             steps=steps,
             result=len(steps) - 1,
-            config=self._final_config(final.image, labels),
+            config=self._final_config(final.image),
             base_history=len(base.history),
             platform=self._graph.platform,
             epoch=self._graph.epoch,
@@ -298,9 +300,7 @@ class _Lowering:
             span=node.span,
         )
 
-    def _final_config(self, image: ImageConfig, labels: Mapping[str, str]) -> ImageConfig:
-        merged = {**dict(image.config.labels), **dict(sorted(labels.items()))}
-        image = evolve(image, config=evolve(image.config, labels=tuple(merged.items())))
+    def _final_config(self, image: ImageConfig) -> ImageConfig:
         if self._graph.keep_platform:
             return evolve(image, platform=image.platform.normalised())
         wanted, of_base = self._graph.platform, image.platform
@@ -364,6 +364,12 @@ def lower_one(  # noqa: C901, PLR0911, PLR0912 - the one match, a line an instru
 
 def _name(scope: StageScope, state: StageState, done: ExpandedCommand) -> str:
     return scope.step_text(state, done.command, hidden=hidden_variables(done))
+
+
+def _with_labels(state: StageState, labels: Mapping[str, str]) -> StageState:
+    config = state.image.config
+    merged = {**dict(config.labels), **dict(sorted(labels.items()))}
+    return state.with_config(evolve(config, labels=tuple(merged.items())))
 
 
 def _with_base_settings(scope: StageScope, state: StageState) -> StageState:

@@ -6,6 +6,7 @@
 Options are read in order, and `required` and `size` are judged by the type read so far.
 """
 
+import posixpath
 import re
 from collections.abc import Callable, Iterator
 from typing import Final, Literal, cast
@@ -20,18 +21,10 @@ Sharing = Literal["", "shared", "private", "locked"]
 
 _TYPES: Final = ("bind", "cache", "secret", "ssh", "tmpfs")
 _SHARING: Final = ("locked", "private", "shared")
-_KEYS: Final = (
-    "type",
-    "from",
-    "source",
-    "target",
-    "readonly",
-    "id",
-    "sharing",
-    "required",
-    "size",
-    "mode",
-) + ("uid", "gid", "src", "dst", "destination", "ro", "rw", "readwrite", "env")
+_KEYS: Final = tuple(
+    "type from source target readonly id sharing required size mode uid gid env"
+    " src dst destination ro rw readwrite".split()
+)
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 _SIZE: Final = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?) ?([kmgtp]?)i?b?", re.IGNORECASE)
@@ -46,7 +39,10 @@ class MountError(ImagekitError):
 
 @frozen(kw_only=True)
 class MountOptions:
-    """One `--mount`, as written and expanded; empty and None are what was not given."""
+    """One `--mount`, as written and expanded; empty and None are what was not given.
+
+    Only the `id` and `from_` of a cache have defaults of their own: its target and `scratch`.
+    """
 
     type: MountType = "bind"
     from_: str = ""
@@ -74,10 +70,7 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> MountOptions:
     for option in _fields(text):
         key, equals, value = option.partition("=")
         key = key.lower()
-        if not equals:
-            value = _implied(mount, key, option)
-        else:
-            value = expand(value)
+        value = expand(value) if equals else _implied(mount, key, option)
         if key in {"readonly", "ro"}:
             read_only = _boolean(key, value)
         elif key in {"readwrite", "rw"}:
@@ -88,27 +81,24 @@ def parse_mount(text: str, expand: Callable[[str], str]) -> MountOptions:
         read_only = mount.type not in {"cache", "tmpfs"}
     mount = evolve(mount, read_only=read_only)
     _check(mount)
+    if mount.type == "cache":
+        identity = mount.id or posixpath.normpath(mount.target)
+        return evolve(mount, id=identity, from_=mount.from_ or "scratch")
     return mount
 
 
 def mount_source(text: str) -> str:
-    """The stage or image that a mount reads, before any variable has a value; may be empty.
+    """The stage or image that `from` names, in which variables have no meaning; may be empty.
 
-    `from` may not hold variables; a type that does counts as bind.
+    Raises:
+        MountError: the text is no CSV.
     """
-    origin = kind = ""
+    name = ""
     for option in _fields(text):
         key, _, value = option.partition("=")
-        match key.lower():
-            case "from":
-                origin = value
-            case "type":
-                kind = value.lower()
-            case _:
-                pass
-    if kind == "tmpfs":
-        return ""
-    return origin or ("scratch" if kind == "cache" else "")
+        if key.lower() == "from":
+            name = value
+    return name
 
 
 def _implied(mount: MountOptions, key: str, option: str) -> str:
@@ -121,7 +111,9 @@ def _implied(mount: MountOptions, key: str, option: str) -> str:
     raise MountError(f"invalid field {option!r} must be a key=value pair")
 
 
-def _with_option(mount: MountOptions, key: str, value: str, option: str) -> MountOptions:
+def _with_option(  # noqa: C901, PLR0911, PLR0912 - a case a key
+    mount: MountOptions, key: str, value: str, option: str
+) -> MountOptions:
     match key:
         case "type":
             kind = _one_of("mount type", value, _TYPES)

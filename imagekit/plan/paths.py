@@ -16,6 +16,11 @@ def absolute(folder: str, path: str) -> str:
     return clean(path if path.startswith("/") else f"{folder}/{path}")
 
 
+def workdir(folder: str, path: str) -> str:
+    """`path` after WORKDIR: as written if absolute, which is how images say it."""
+    return path if path.startswith("/") else absolute(folder, path) if path else folder
+
+
 def destination(folder: str, path: str) -> str:
     """`absolute`, with a trailing slash where `path` says that a directory is meant."""
     is_folder = path in {"", "."} or path.endswith(("/", "/."))

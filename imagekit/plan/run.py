@@ -45,7 +45,7 @@ def lower_run(
         argv=argv,
         env=mounts.environment(),
         proxy_env=proxy_environment(given),
-        cwd=state.workdir,
+        cwd=paths.clean(state.workdir),
         user=state.user,
         mounts=(*mounts.found, *((script,) if script else ())),
         network=cast(Literal["default", "none", "host"], node.network),
@@ -116,11 +116,8 @@ class _Mounts:
         self._agents = 0
         self.inputs: list[int] = []
         self.found: list[ops.Mount] = []
-        sources = done.sources or (None,) * len(done.mounts)
-        for mount, source in zip(done.mounts, sources, strict=True):
-            lowered = self._mount(mount, source)
-            if lowered is not None:
-                self.found.append(lowered)
+        for mount, source in zip(done.mounts, done.sources, strict=True):
+            self.found.append(self._mount(mount, source))
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """The stage's variables, and where to find an SSH agent."""
@@ -129,7 +126,7 @@ class _Mounts:
             return (*env, (_AGENT_VARIABLE, self._agent))
         return env
 
-    def _mount(self, mount: MountOptions, source: int | None) -> ops.Mount | None:
+    def _mount(self, mount: MountOptions, source: int) -> ops.Mount:
         match mount.type:
             case "bind":
                 return ops.BindMount(
@@ -147,12 +144,12 @@ class _Mounts:
             case "ssh":
                 return self._ssh(mount)
 
-    def _cache(self, mount: MountOptions, source: int | None) -> ops.CacheMount:
-        is_empty = source is None or self._scope.graph.nodes[source].is_empty
+    def _cache(self, mount: MountOptions, source: int) -> ops.CacheMount:
+        is_empty = self._scope.graph.nodes[source].is_empty
         owned = paths.clean(mount.source) == "/"
         return ops.CacheMount(
             target=self._target(mount),
-            id=mount.id or _cleaned(mount.target),
+            id=mount.id,
             sharing=mount.sharing or "shared",
             input=None if is_empty else self._input(self._tree(mount, source)),
             source=paths.clean(mount.source),
@@ -187,8 +184,8 @@ class _Mounts:
             )
         return target
 
-    def _tree(self, mount: MountOptions, source: int | None) -> int:
-        if source is None:
+    def _tree(self, mount: MountOptions, source: int) -> int:
+        if not mount.from_:
             return context_step(self._scope)
         if is_later(self._scope, source):
             self._scope.fail(
@@ -220,9 +217,3 @@ def _secret(mount: MountOptions) -> ops.SecretMount:
         gid=mount.gid or 0,
         mode=0o400 if mount.mode is None else mount.mode,
     )
-
-
-def _cleaned(target: str) -> str:
-    """The target as the id of a cache: cleaned, but relative if it was written so."""
-    cleaned = paths.clean(target)
-    return cleaned if target.startswith("/") else cleaned.removeprefix("/") or "."

@@ -1,4 +1,7 @@
-"""Instructions that set the config; WORKDIR also makes its folder (dockerfile-semantics, 7, 11)."""
+"""Instructions that set the config (dockerfile-semantics, 7 and 11).
+
+WORKDIR also makes its folder.
+"""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -25,7 +28,7 @@ from imagekit.dockerfile.instructions import (
     Workdir,
 )
 from imagekit.oci import config as oci
-from imagekit.plan import goformat
+from imagekit.plan import goformat, paths
 from imagekit.plan.ops import Mkdir
 from imagekit.plan.state import ArgValue, ExpandedCommand, StageScope, StageState
 
@@ -36,12 +39,11 @@ _PROTOCOLS: Final = ("tcp", "udp", "sctp")
 _RANGE: Final = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9}))?")
 _MAX_PORT: Final = 65535
 _SIGNALS: Final = frozenset(
-    ("ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT")
-    + ("KILL", "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM")
-    + ("TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ")
-    + ("RTMIN", "RTMAX")
-    + tuple(f"RTMIN+{n}" for n in range(1, 16))
-    + tuple(f"RTMAX-{n}" for n in range(1, 15))
+    "ABRT ALRM BUS CHLD CLD CONT FPE HUP ILL INT IO IOT KILL PIPE POLL PROF PWR QUIT RTMAX RTMIN"
+    " SEGV STKFLT STOP SYS TERM TRAP TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ".split()
+).union(
+    (f"RTMIN+{n}" for n in range(1, 16)),
+    (f"RTMAX-{n}" for n in range(1, 15)),
 )
 
 
@@ -229,7 +231,7 @@ def lower_workdir(
     state = state.in_folder(node.path, scope.platform.os)
     has_layer = state.workdir != "/"
     if has_layer:
-        op = Mkdir(path=state.workdir, owner=state.user, epoch=scope.graph.epoch)
+        op = Mkdir(path=paths.clean(state.workdir), owner=state.user, epoch=scope.graph.epoch)
         state = scope.step(state, done, op, name=name)
     return state.with_history(f"WORKDIR {state.workdir}", layer=has_layer)
 

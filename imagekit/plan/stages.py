@@ -43,12 +43,13 @@ class LinkedCommand:
     """An instruction and the nodes that it reads.
 
     Attributes:
-        sources: for COPY the node of `--from`; for RUN one a mount, None where that has none.
+        sources: for COPY the node of `--from`, if any; for RUN one a mount, an empty node where
+            that has no `from`.
         trigger: it comes from an ONBUILD of the base.
     """
 
     command: Command
-    sources: tuple[int | None, ...] = ()
+    sources: tuple[int, ...] = ()
     trigger: bool = False
 
 
@@ -101,7 +102,7 @@ class StageNode:
     def sources(self) -> Iterator[int]:
         """The nodes that its instructions read."""
         for linked in self.commands:
-            yield from (source for source in linked.sources if source is not None)
+            yield from linked.sources
 
 
 @frozen(kw_only=True)
@@ -336,8 +337,7 @@ def _refuse_cycles(file: Dockerfile, nodes: list[StageNode]) -> None:
 def _reads(node: StageNode) -> Iterator[tuple[Span, int]]:
     for linked in node.commands:
         for source in linked.sources:
-            if source is not None:
-                yield linked.command.span, source
+            yield linked.command.span, source
 
 
 class _Linker:
@@ -409,7 +409,7 @@ class _Linker:
         context = find_context(self._contexts, reference, wanted)
         return evolve(node, base=reference, context=context)
 
-    def _sources(self, command: Command) -> tuple[int | None, ...]:
+    def _sources(self, command: Command) -> tuple[int, ...]:
         match command:
             case Copy() if command.from_:
                 return (self._copied_from(command),)
@@ -445,12 +445,13 @@ class _Linker:
             )
         return index
 
-    def _mounted_from(self, command: Run, mount: str) -> int | None:
+    def _mounted_from(self, command: Run, mount: str) -> int:
         try:
-            name = mount_source(mount)
+            # Without `from` it may yet be a cache that starts empty: its type can be a variable.
+            name = mount_source(mount) or SCRATCH
         except MountError as exc:
             self._fail(command.span, exc.message, code=exc.code, word=mount, cause=exc)
-        return self._named(name, command.span) if name else None
+        return self._named(name, command.span)
 
     def _named(self, name: str, span: Span) -> int:
         """The stage of that name, or a new node for the image of that name."""

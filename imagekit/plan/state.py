@@ -45,7 +45,7 @@ class ExpandedCommand:
 
     command: Command
     mounts: tuple[MountOptions, ...] = ()
-    sources: tuple[int | None, ...] = ()
+    sources: tuple[int, ...] = ()
     trigger: bool = False
 
 
@@ -92,11 +92,9 @@ class StageState:
 
     def in_folder(self, path: str, os: str) -> "StageState":
         """The same after WORKDIR `path`."""
-        if os == "windows":
-            folder = paths.absolute(self.workdir, paths.from_windows(path))
-            written = paths.to_windows(folder)
-        else:
-            folder = written = paths.absolute(self.workdir, path)
+        is_windows = os == "windows"
+        folder = paths.workdir(self.workdir, paths.from_windows(path) if is_windows else path)
+        written = paths.to_windows(folder) if is_windows else folder
         config = evolve(self.image.config, working_dir=written)
         return evolve(self.with_config(config), workdir=folder)
 

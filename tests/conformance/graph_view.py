@@ -1,0 +1,153 @@
+"""Verb `graph`: stages, expanded instructions, config and history of a build."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import evolve
+
+from imagekit.dockerfile.parser import parse
+from imagekit.errors import DockerfileError, StageCycleError
+from imagekit.oci.config import ImageConfig
+from imagekit.oci.document import encode_json
+from imagekit.oci.platform import Platform
+from imagekit.plan import (
+    BaseRequest,
+    ResolvedBase,
+    StageGraph,
+    StageResult,
+    Trace,
+    missing_bases,
+    stage_graph,
+    trace,
+)
+from imagekit.plan.mounts import MountOptions
+from imagekit.plan.state import ExpandedCommand
+from tests.conformance.parse_view import clean, error_view, text_of, typed_view
+
+
+def answer(case: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return clean(view(*traced(case)))
+    except DockerfileError as error:
+        return {"lint": [], "error": clean(place_view(error))}
+
+
+def traced(case: dict[str, Any]) -> tuple[StageGraph, Trace]:
+    """Plan a case, its images taken from the table that comes with it."""
+    graph = stage_graph(
+        parse(text_of(case)),
+        build_args=case.get("build_args", {}),
+        build=Platform.parse(case["build_platforms"][0]),
+        target=Platform.parse(case["platform"]) if "platform" in case else None,
+        stage=case.get("target"),
+    )
+    bases: dict[BaseRequest, ResolvedBase] = {}
+    while missing := missing_bases(graph, bases):
+        bases |= {request: resolve(request, case["images"]) for request in missing}
+    return graph, trace(graph, bases, labels=case.get("labels", {}))
+
+
+def resolve(request: BaseRequest, images: Mapping[str, Any]) -> ResolvedBase:
+    name = request.reference.familiar
+    config = ImageConfig.decode(encode_json(images.get(name, images["*"])))
+    if name not in images:
+        wanted = request.platform
+        platform = evolve(config.platform, os=wanted.os, architecture=wanted.architecture)
+        config = evolve(config, platform=platform)
+    return ResolvedBase(config=config)
+
+
+def view(graph: StageGraph, done: Trace) -> dict[str, Any]:
+    plan = done.plan
+    config = plan.config
+    image: dict[str, Any] = {
+        "os": config.platform.os,
+        "architecture": config.platform.architecture,
+        "config": config.config.to_json(),
+    }
+    if config.platform.variant:
+        image["variant"] = config.platform.variant
+    if config.author:
+        image["author"] = config.author
+    return {
+        "lint": [],
+        "target": graph.target,
+        "stages": [stage_view(s) for s in done.stages if is_shown(s)],
+        "image": image,
+        "history": [
+            {"created_by": line.created_by, "empty_layer": line.empty_layer}
+            for line in plan.new_history
+        ],
+    }
+
+
+def is_shown(stage: StageResult) -> bool:
+    """Whether the cases list it: not what is unused, nor the empty start of a cache mount."""
+    return not stage.node.implicit or (stage.reached and stage.node.base != "scratch")
+
+
+def stage_view(stage: StageResult) -> dict[str, Any]:
+    node = stage.node
+    if node.implicit:
+        keys = {"index": node.index, "implicit": True, "base": node.base}
+        return {**keys, "reached": stage.reached}
+    out: dict[str, Any] = {
+        "index": node.index,
+        "name": node.name,
+        "base": node.base,
+        "reached": stage.reached,
+    }
+    if node.parent is not None:
+        out["base_stage"] = node.parent
+    if stage.state is None:
+        return out
+    return out | {
+        "platform": str(stage.platform),
+        "env": dict(stage.state.env),
+        "workdir": stage.state.workdir,
+        "args": [[arg.name, arg.value] for arg in stage.args],
+        "commands": [command_view(command) for command in stage.commands],
+        "config": stage.state.image.config.to_json(),
+    }
+
+
+def command_view(done: ExpandedCommand) -> dict[str, Any]:
+    command = done.command
+    expanded = typed_view(command)
+    if done.mounts:
+        expanded["mounts"] = [mount_view(mount) for mount in done.mounts]
+    out: dict[str, Any] = {
+        "cmd": command.keyword,
+        "expanded": expanded,
+        "line": command.span.line,
+    }
+    if done.trigger:
+        out["onbuild"] = True
+    return out
+
+
+def mount_view(mount: MountOptions) -> dict[str, Any]:
+    given = {
+        "from": mount.from_,
+        "source": mount.source,
+        "target": mount.target,
+        "id": mount.id,
+        "sharing": mount.sharing,
+        "required": mount.required,
+        "size": mount.size or None,
+        "uid": mount.uid,
+        "gid": mount.gid,
+        "mode": mount.mode,
+        "env": mount.env,
+    }
+    kept = {k: v for k, v in given.items() if v is not None and v is not False and v != ""}
+    return {"type": mount.type, "readonly": mount.read_only, **kept}
+
+
+def place_view(error: DockerfileError) -> dict[str, Any]:
+    out = error_view(error, "convert")
+    if isinstance(error, StageCycleError):
+        out["lines"] = sorted([span.line, span.line] for span in error.spans)
+    elif error.span is None:
+        del out["lines"]
+    return out
