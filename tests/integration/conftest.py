@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.support.embedded import make_embedded_base
+from tests.support.referees import Storage
 from tests.support.registry_server import RegistryServer, registry_server
+from tests.support.tools import need, need_root
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,12 @@ def locked_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Regist
     folder = tmp_path_factory.mktemp("locked-registry")
     with registry_server(folder, user="builder", password="let me in") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def storage() -> Iterator[Storage]:
+    """Where buildah and podman keep images, each base imported once a worker."""
+    need("buildah", "skopeo")
+    need_root()
+    with Storage.temporary() as place:
+        yield place

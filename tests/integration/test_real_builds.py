@@ -5,10 +5,10 @@ the projects are also built by buildah twice: that the judges find nothing then,
 judge well.
 """
 
+import functools
 import shutil
 import tempfile
 from collections.abc import Iterator
-from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -65,12 +65,16 @@ class Built:
     """A case built once; its image is judged by many tests."""
 
     def __init__(
-        self, case: Case, builder: Builder, work: Path, server: RegistryServer | None
+        self,
+        case: Case,
+        builders: tuple[Builder, Builder],
+        work: Path,
+        server: RegistryServer | None,
     ) -> None:
-        self.case, self.builder, self.work, self.server = case, builder, work, server
+        self.case, self.builders, self.work, self.server = case, builders, work, server
         if case.table.get("network"):
             self.skip_unless_buildah_builds()
-        self.layout = Layout(self.build(builder, "ours").layout)
+        self.layout = Layout(self.build("ours").layout)
 
     def skip_unless_buildah_builds(self) -> None:
         """Skip where packages cannot be fetched, as then nobody can build the case."""
@@ -79,16 +83,17 @@ class Built:
         except ToolError as error:
             pytest.skip(f"no packages to be had: {str(error).strip().splitlines()[-1]}")
 
-    @cached_property
+    @functools.cached_property
     def their_job(self) -> Job:
         """The job as buildah did it."""
-        return self.build(with_buildah, "theirs")
+        return self.build("theirs")
 
-    def build(self, builder: Builder, name: str) -> Job:
-        work = self.work / name
+    def build(self, side: str) -> Job:
+        work = self.work / side
         work.mkdir(mode=0o755)
+        builder = self.builders[side == "theirs"]
         job = prepare(self.case, work, self.server, builder)
-        if builder is with_buildah:
+        if builder is not with_imagekit:
             job = for_buildah(self.case, job)
         builder(job)
         return job
@@ -115,7 +120,7 @@ class Built:
             skopeo_copy(source, f"oci:{folder}:latest", *wanted)
         return folder
 
-    @cached_property
+    @functools.cached_property
     def bundle(self) -> Path:
         """The bundle that umoci makes of the image for this machine."""
         bundle = self.work / "bundle"
@@ -134,23 +139,23 @@ def parameters() -> list[object]:
     found = []
     for case in all_cases():
         group = pytest.mark.xdist_group(case.name)
-        found.append(pytest.param((case, with_imagekit), id=case.name, marks=group))
+        found.append(pytest.param((case, True), id=case.name, marks=group))
         if case.name in SELF_TESTED:
             group = pytest.mark.xdist_group(f"{case.name}-by-buildah")
-            found.append(
-                pytest.param((case, with_buildah), id=f"{case.name}-by-buildah", marks=group)
-            )
+            found.append(pytest.param((case, False), id=f"{case.name}-by-buildah", marks=group))
     return found
 
 
 @pytest.fixture(scope="module", params=parameters())
-def built(request: pytest.FixtureRequest) -> Iterator[Built]:
-    case, builder = request.param
+def built(request: pytest.FixtureRequest, storage: Storage) -> Iterator[Built]:
+    case, by_imagekit = request.param
     server = request.getfixturevalue("registry") if case.table.get("registry") else None
-    work = Path(tempfile.mkdtemp(prefix="ik-"))
+    buildah = functools.partial(with_buildah, storage)
+    builders = (with_imagekit if by_imagekit else buildah, buildah)
+    work = Path(tempfile.mkdtemp(prefix=f"imagekit-{case.name}-"))
     work.chmod(0o755)  # an ordinary user builds in it
     try:
-        yield Built(case, builder, work, server)
+        yield Built(case, builders, work, server)
     finally:
         shutil.rmtree(work)
 
@@ -188,16 +193,13 @@ def test_runtimes_run_it(runtime: str, built: Built) -> None:
         assert done.stdout == wanted.stdout.lstrip("\n")
 
 
-def test_podman_imports_and_runs_it(built: Built) -> None:
-    need("podman", "skopeo")
-    storage = Storage.at(built.work / "podman")
-    try:
-        storage.load(built.single(built.platforms[0]), "latest", "result")
-        for wanted in built.case.runs:
-            done = podman_run(storage, "result", wanted.args, expect=wanted.exit_code)
-            assert done.stdout == wanted.stdout.lstrip("\n")
-    finally:
-        shutil.rmtree(storage.root)
+def test_podman_imports_and_runs_it(built: Built, storage: Storage) -> None:
+    need("podman")
+    name = f"ours-{built.case.name}"
+    storage.load(built.single(built.platforms[0]), "latest", name)
+    for wanted in built.case.runs:
+        done = podman_run(storage, name, wanted.args, expect=wanted.exit_code)
+        assert done.stdout == wanted.stdout.lstrip("\n")
 
 
 def test_the_tree_is_that_of_buildah(built: Built) -> None:

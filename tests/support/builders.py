@@ -1,10 +1,9 @@
 """One way to build a case of fixtures/builds with imagekit and with buildah."""
 
 import os
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import pytest
 
@@ -32,10 +31,7 @@ class Job(NamedTuple):
     dockerfile: str = "Dockerfile"
 
 
-class Builder(Protocol):
-    """Builds a job into an OCI layout."""
-
-    def __call__(self, job: Job) -> None: ...
+Builder = Callable[[Job], None]
 
 
 def with_imagekit(job: Job) -> None:
@@ -64,9 +60,8 @@ def as_nobody(command: Sequence[str], work: Path, env: Mapping[str, str]) -> lis
     return [*AS_NOBODY, *command]
 
 
-def with_buildah(job: Job) -> None:
+def with_buildah(storage: Storage, job: Job) -> None:
     """Build with buildah, platform by platform."""
-    storage = Storage.at(job.work / "buildah")
     platforms = list(job.platforms) or [""]
     for platform in platforms:
         layout = buildah_layout(job.layout, platform)
@@ -79,7 +74,6 @@ def with_buildah(job: Job) -> None:
             build_args=job.build_args,
             build_contexts=job.build_contexts,
         )
-    shutil.rmtree(storage.root)
 
 
 def buildah_layout(layout: Path, platform: str) -> Path:

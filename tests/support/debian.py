@@ -38,11 +38,39 @@ APT_OPTIONS = (
 DROP = ("dev/", "proc/", "sys/", "run/")  # what is below these belongs to the running system
 
 
+# What slim images leave out: files are what unpacking costs.
+EXCLUDES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*")
+# Debian's npm depends on packages that serve its tests and builds; `npm ci` reads none of them.
+NPM_EXCLUDES = tuple(
+    f"/usr/share/nodejs/{name}/*"
+    for name in (
+        "@babel",
+        "@types",
+        "@webassemblyjs",
+        "@webpack*",
+        "*istanbul*",
+        "browserslist",
+        "caniuse-lite",
+        "core-js*",
+        "es-abstract",
+        "eslint*",
+        "handlebars",
+        "lodash-es",
+        "postcss*",
+        "regenerate*",
+        "terser*",
+        "webassemblyjs",
+        "webpack*",
+    )
+)
+
+
 class Base(NamedTuple):
-    """A base to make: its name and the packages it has beyond the essential ones."""
+    """A base to make: its packages beyond the essential ones, and the paths that it lacks."""
 
     name: str
     packages: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = EXCLUDES
 
 
 BASES = {
@@ -50,7 +78,7 @@ BASES = {
     for base in (
         Base("debian"),
         Base("debian-build", ("gcc", "libc6-dev", "make")),
-        Base("debian-node", ("nodejs", "npm")),
+        Base("debian-node", ("nodejs", "npm"), (*EXCLUDES, *NPM_EXCLUDES)),
     )
 }
 
@@ -62,11 +90,12 @@ def debian_base(name: str) -> Path:
     sources = apt_sources()
     key = recipe_key(BASES[name], sources)
     cache = cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
-    layout = cache / f"{name}-{key}"
+    folder = cache / name
+    folder.mkdir(parents=True, exist_ok=True)
+    layout = folder / key
     with filelock.FileLock(cache / f"{name}.lock"):
         if not (layout / "index.json").is_file():
-            for stale in cache.glob(f"{name}-[0-9a-f]*"):
+            for stale in folder.iterdir():
                 shutil.rmtree(stale)
             make_base(BASES[name], sources, layout)
     return layout
@@ -147,13 +176,14 @@ def setting(command: list[str]) -> str:
 
 def make_base(base: Base, sources: list[Path], layout: Path) -> None:
     """Run mmdebstrap and pack what it makes; skips when the archive is out of reach."""
-    work = layout.with_name(f".{layout.name}")
+    work = layout.with_name(f"{layout.name}.making")
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     try:
         tar = work / "root.tar"
         command = ["mmdebstrap", "--quiet", "--variant=apt", "--mode=root", "--format=tar"]
         command += [f"--aptopt={line.rstrip(';')}" for line in apt_options()]
+        command += [f"--dpkgopt=path-exclude={pattern}" for pattern in base.excludes]
         if base.packages:
             command.append(f"--include={','.join(base.packages)}")
         done = subprocess.run(

@@ -4,6 +4,7 @@ Each runs on folders of its own, so that nothing on the machine changes. Runtime
 once: on some machines they work only in a mount namespace where cgroups look as they expect.
 """
 
+import contextlib
 import functools
 import hashlib
 import itertools
@@ -12,7 +13,7 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,13 +56,24 @@ class Storage(NamedTuple):
     """Folders for containers-storage, in which buildah, skopeo and podman keep images."""
 
     root: Path
-    driver: str = "vfs"
+    driver: str
 
     @classmethod
-    def at(cls, folder: Path) -> "Storage":
+    @contextlib.contextmanager
+    def temporary(cls) -> Iterator["Storage"]:
+        """A storage of its own, removed with all its images in the end."""
+        root = Path(tempfile.mkdtemp(prefix="ik-"))
         for name in ("g", "r"):  # podman takes 50 bytes of path, no more
-            (folder / name).mkdir(parents=True, exist_ok=True)
-        return cls(folder)
+            (root / name).mkdir()
+        try:
+            yield cls(root, "overlay" if cls(root, "overlay").works() else "vfs")
+        finally:
+            # the driver mounts its own folder, to keep what it mounts below to itself
+            run(["umount", "--lazy", root / "g" / "overlay"], expect=None)
+            shutil.rmtree(root)
+
+    def works(self) -> bool:
+        return run(["buildah", *self.flags(), "info"], expect=None).returncode == 0
 
     def flags(self) -> list[str]:
         """The global flags of buildah and podman."""
@@ -227,12 +239,13 @@ def working_way(runtime: str) -> tuple[str, ...]:
 @functools.cache
 def working_podman() -> tuple[str, ...]:
     """The way in which podman runs `busybox true` here; skips when there is none."""
-    need("podman", "skopeo")
+    need("buildah", "podman", "skopeo")
     need_root()
-    with tempfile.TemporaryDirectory(prefix="imagekit-probe-") as folder:
-        work = Path(folder)
-        storage = Storage.at(work / "storage")
-        storage.load(make_embedded_base(work / "probe"), "latest", "probe")
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="imagekit-probe-"))
+        layout = make_embedded_base(Path(folder) / "probe")
+        storage = stack.enter_context(Storage.temporary())
+        storage.load(layout, "latest", "probe")
         return first_working("podman", [*podman_command(storage), "localhost/probe", "true"])
 
 
