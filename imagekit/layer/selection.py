@@ -21,9 +21,6 @@ _NO_STATE: Final = 0
 class PathMatcher(Protocol):
     """Patterns of .dockerignore syntax, the last that matches a path or one above it deciding."""
 
-    def excluded(self, path: str) -> bool:
-        """Whether a path is matched."""
-
     def step(self, path: str, state: int, /) -> tuple[bool, int]:
         """Whether an entry of a directory with a state is matched, and its own state."""
 
@@ -176,8 +173,8 @@ def chosen(
 ) -> tuple[tuple[Match, Filter], ...]:
     """What a source argument names, in the order of names, and what of each is copied.
 
-    Symlinks in the argument are followed; those below a directory that is named are not. What a
-    plain argument names is never excluded itself.
+    Symlinks in the argument are followed; those below a directory that is named are not. What an
+    argument names, by wildcards too, is never excluded itself.
 
     Args:
         source: the argument.
@@ -190,7 +187,7 @@ def chosen(
         ContextError: no well-formed pattern; code `pattern-invalid`.
     """
     rules = Filter(exclude=patterns.matcher(exclude) if exclude else None)
-    found = _matches(source, None if source.pattern else rules.exclude, patterns)
+    found = _matches(source, patterns)
     if not source.pattern:
         return tuple((match, rules) for match in found)
     if source.required:
@@ -200,7 +197,7 @@ def chosen(
     return tuple((match, rules) for match in found)
 
 
-def _matches(source: Source, exclude: PathMatcher | None, patterns: Patterns) -> tuple[Match, ...]:
+def _matches(source: Source, patterns: Patterns) -> tuple[Match, ...]:
     parts = [part for part in source.path.split("/") if part not in ("", ".")]
     if not source.wildcard:
         return (_followed(source.tree, "/".join(parts), ""),)
@@ -215,7 +212,6 @@ def _matches(source: Source, exclude: PathMatcher | None, patterns: Patterns) ->
     return tuple(
         _followed(source.tree, join(base.path, within), within)
         for within in _glob(top, parts[first:], patterns)
-        if exclude is None or not exclude.excluded(within)
     )
 
 
