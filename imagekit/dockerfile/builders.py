@@ -42,7 +42,7 @@ from imagekit.dockerfile.instructions import (
     Workdir,
 )
 from imagekit.dockerfile.words import BLANKS
-from imagekit.errors import Span
+from imagekit.errors import ExpansionError, Span
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9\-_.]*")
 _ONBUILD = re.compile(r"[\t\n\f\r ]*ONBUILD[\t\n\f\r ]*", re.IGNORECASE)
@@ -177,20 +177,27 @@ def _label(node: Node, shared: _Shared) -> Label:
     return Label(pairs=_key_values(node), **shared)
 
 
+def _announced(word: str) -> Heredoc | None:
+    try:
+        return heredoc_of(word)
+    except ExpansionError:
+        return None  # A path, then, which fails where it is expanded.
+
+
 def _paths(node: Node) -> tuple[tuple[str, ...], tuple[Heredoc, ...], str]:
     """Return the sources, the heredocs among them and the destination."""
     bodies = {heredoc.name: heredoc for heredoc in node.heredocs}
     sources: list[str] = []
     heredocs: list[Heredoc] = []
     for word in node.args[:-1]:
-        found = heredoc_of(word)
+        found = _announced(word)
         if found is None:
             sources.append(word)
         else:
             body = bodies.get(found.name)
             heredocs.append(evolve(found, content=body.content if body else ""))
     dest = node.args[-1]
-    if heredoc_of(dest) is not None:
+    if _announced(dest) is not None:
         raise GrammarError(
             f"{node.cmd.upper()} cannot copy into a heredoc", "heredoc-as-destination", dest
         )

@@ -156,6 +156,6 @@ def _set_char(pattern: str, at: int) -> tuple[str, int]:
 def _bad(pattern: str) -> ContextError:
     return ContextError(
         f"{pattern} is no pattern: a set or an escape is not complete",
-        hint="write [[] for a bracket and [*] for a star",
+        hint="a backslash before a character makes it plain",
         code="pattern-invalid",
     )

@@ -4,6 +4,8 @@
 has heredocs is for its caller to say, who then asks for their bodies.
 """
 
+import re
+
 from attrs import frozen
 
 from imagekit.dockerfile.directives import match_directive
@@ -17,6 +19,7 @@ MAX_LINE = 65535
 """Bytes that one physical line may have, without its line feed."""
 
 _BOM = "\ufeff"
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 @frozen(kw_only=True)
@@ -48,14 +51,15 @@ def decode(data: str | bytes, filename: str) -> str:
     Raises:
         DockerfileSyntaxError: more than MAX_FILE bytes (`file-too-large`).
     """
-    raw = data if isinstance(data, bytes) else data.encode("utf-8", "surrogateescape")
-    if len(raw) > MAX_FILE:
+    if isinstance(data, str):
+        data = _NO_BYTE.sub("\ufffd", data).encode("utf-8", "surrogateescape")
+    if len(data) > MAX_FILE:
         raise DockerfileSyntaxError(
-            f"the file has {len(raw)} bytes, at most {MAX_FILE} are read",
+            f"the file has {len(data)} bytes, at most {MAX_FILE} are read",
             filename=filename,
             code="file-too-large",
         )
-    return raw.decode("utf-8", "surrogateescape").removeprefix(_BOM)
+    return data.decode("utf-8", "surrogateescape").removeprefix(_BOM)
 
 
 def printable(text: str) -> str:
