@@ -10,6 +10,7 @@ from typing import Final, Literal
 
 from attrs import frozen
 
+from imagekit.dockerfile.gitref import parse_git_reference
 from imagekit.errors import InvalidReferenceError
 from imagekit.oci.platform import Platform
 from imagekit.oci.reference import Reference
@@ -19,8 +20,6 @@ _PREFIXES: Final[Mapping[str, Literal["image", "layout"]]] = {
     "docker-image://": "image",
     "oci-layout://": "layout",
 }
-_REMOTE_GIT: Final = ("git@", "ssh://", "git://")
-_REMOTE_HTTP: Final = ("http://", "https://")
 
 
 @frozen(kw_only=True)
@@ -41,15 +40,18 @@ class NamedContext:
 
     @classmethod
     def parse(cls, name: str, source: str) -> "NamedContext":
-        """Read what follows `NAME=` on a command line."""
+        """Read what follows `NAME=` on a command line.
+
+        Raises:
+            UsageError: a repository whose query asks for what cannot be.
+        """
         for prefix, kind in _PREFIXES.items():
             if source.startswith(prefix):
                 return cls(name=name, kind=kind, location=source.removeprefix(prefix))
-        if source.startswith(_REMOTE_GIT):
+        if parse_git_reference(source) is not None:
             return cls(name=name, kind="git", location=source)
-        if source.startswith(_REMOTE_HTTP):
-            path = source.partition("#")[0].partition("?")[0]
-            return cls(name=name, kind="git" if path.endswith(".git") else "http", location=source)
+        if source.startswith(("http://", "https://")):
+            return cls(name=name, kind="http", location=source)
         return cls(name=name, kind="folder", location=source)
 
 

@@ -4,11 +4,13 @@ import re
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
+from attrs import evolve
+
+from imagekit.dockerfile.gitref import GitReference, parse_git_reference
 from imagekit.dockerfile.instructions import Add, Copy, Heredoc
-from imagekit.errors import InvalidDigestError
+from imagekit.errors import InvalidDigestError, UsageError
 from imagekit.oci.digest import Digest
 from imagekit.plan import ops, paths
-from imagekit.plan.gitref import GitReference, GitReferenceError, parse_git
 from imagekit.plan.state import ExpandedCommand, StageScope, StageState
 
 _CLAUSE: Final = r"[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+"
@@ -76,10 +78,9 @@ class _Reader:
         return self._files(text)
 
     def _git(self, text: str) -> GitReference | None:
-        known = isinstance(self._node, Add) and self._node.keep_git_dir is not None
         try:
-            found = parse_git(text, known=known)
-        except GitReferenceError as exc:
+            found = parse_git_reference(text)
+        except UsageError as exc:
             self._scope.fail(self._node, exc.message, code=exc.code, word=text, cause=exc)
         return None if found is None or found.looks_local else found
 
@@ -153,14 +154,11 @@ class _Reader:
                 code="checksum-invalid",
                 word=node.checksum,
             )
-        fetch = ops.Fetch(
-            url=git.remote,
-            kind="git",
-            checksum=git.checksum or node.checksum,
-            ref=git.ref,
-            subdir=git.subdir,
-            submodules=git.submodules is not False,
-            keep_git_dir=bool(node.keep_git_dir or git.keep_git_dir),
+        fetch = checkout(git)
+        fetch = evolve(
+            fetch,
+            checksum=fetch.checksum or node.checksum,
+            keep_git_dir=fetch.keep_git_dir or bool(node.keep_git_dir),
         )
         return ops.CopySource(input=self._fetched(fetch), path="/")
 
@@ -199,6 +197,19 @@ def fetch_step(scope: StageScope, fetch: ops.Fetch) -> int:
         stage=scope.stage_name,
         platform=scope.graph.platform,
         span=scope.node.span,
+    )
+
+
+def checkout(git: GitReference) -> ops.Fetch:
+    """The operation that checks out what a reference names."""
+    return ops.Fetch(
+        url=git.remote,
+        kind="git",
+        checksum=git.checksum,
+        ref=git.ref,
+        subdir=git.subdir,
+        submodules=git.submodules is not False,
+        keep_git_dir=bool(git.keep_git_dir),
     )
 
 
@@ -265,7 +276,7 @@ def _check_checksum(scope: StageScope, node: Copy | Add) -> None:
 
 def _is_repository(text: str) -> bool:
     try:
-        found = parse_git(text)
-    except GitReferenceError:
+        found = parse_git_reference(text)
+    except UsageError:
         return True
     return found is not None and not found.looks_local

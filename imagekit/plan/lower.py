@@ -5,6 +5,7 @@ from typing import Final, assert_never
 
 from attrs import evolve, frozen
 
+from imagekit.dockerfile.gitref import read_git_reference
 from imagekit.dockerfile.instructions import (
     Add,
     Arg,
@@ -31,8 +32,7 @@ from imagekit.plan import ops, settings
 from imagekit.plan.bases import BaseRequest, ResolvedBase
 from imagekit.plan.contexts import NamedContext
 from imagekit.plan.expansion import expand_command
-from imagekit.plan.files import context_step, fetch_step, file_name, lower_copy
-from imagekit.plan.gitref import parse_git
+from imagekit.plan.files import checkout, context_step, fetch_step, file_name, lower_copy
 from imagekit.plan.run import hidden_variables, lower_run
 from imagekit.plan.stages import StageGraph, StageNode, missing_bases, with_triggers
 from imagekit.plan.state import (
@@ -271,20 +271,8 @@ class _Lowering:
 
     def _context_step(self, node: StageNode, context: NamedContext) -> int:
         scope = self._scope(node)
-        git = parse_git(context.location, known=True) if context.kind == "git" else None
-        if git is not None:
-            return fetch_step(
-                scope,
-                ops.Fetch(
-                    url=git.remote,
-                    kind="git",
-                    checksum=git.checksum,
-                    ref=git.ref,
-                    subdir=git.subdir,
-                    submodules=git.submodules is not False,
-                    keep_git_dir=bool(git.keep_git_dir),
-                ),
-            )
+        if context.kind == "git":
+            return fetch_step(scope, checkout(read_git_reference(context.location)))
         if context.kind == "http":
             url = context.location
             return fetch_step(scope, ops.Fetch(url=url, kind="http", filename=file_name(url)))
