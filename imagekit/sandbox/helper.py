@@ -47,8 +47,15 @@ def main(control_fd: int, rung: str, package_folder: str) -> None:
     wire.send_packet(control, wire.encode(["ready"]), ())
     filters = (program(syscalls.MACHINE), program(syscalls.MACHINE, restricted=True))
     around = around._replace(filters=filters)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors reap themselves
+    _reset_signals()
     _serve(control, around, package_folder)
+
+
+def _reset_signals() -> None:
+    """Forget what our caller ignores; supervisors are nobody's to wait for."""
+    for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP, signal.SIGPIPE}:
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 
 
 def _look_around(rung: str) -> process.Surroundings:

@@ -64,8 +64,11 @@ def run(
     points.
     """
     code = CANNOT_EXECUTE
+    for number, fd in zip((1, 2), streams, strict=True):
+        os.dup2(fd, number)
+    channel = _socket.socket(fileno=os.dup2(channel.detach(), _CHANNEL, inheritable=False))
     try:
-        code = _start(step, around, channel, streams)
+        code = _start(step, around, channel)
     except SetupError as exc:
         wire.send(channel, ["error", exc.code, exc.message, exc.hint])
     except OSError as exc:
@@ -76,20 +79,16 @@ def run(
         os._exit(code)
 
 
-def _start(
-    step: Step, around: Surroundings, channel: _socket.socket, streams: tuple[int, int]
-) -> int:
+def _start(step: Step, around: Surroundings, channel: _socket.socket) -> int:
     os.setsid()
     syscalls.prctl(syscalls.PR_SET_PDEATHSIG, signal.SIGKILL)
     os.umask(0)
     _enter_namespaces(step)
     account, made = _build_root(step, around)
     wire.send(channel, ["made", stubs.pack(made)])
-    _connect_streams(streams, account)
-    channel_fd = os.dup2(channel.detach(), _CHANNEL, inheritable=False)
+    _own_streams(account)
     syscalls.close_range(_CHANNEL + 1)
     os.umask(_UMASK)
-    channel = _socket.socket(fileno=channel_fd)
     try:
         _enter_folder(step.cwd)
         _set_limits(step)
@@ -97,8 +96,6 @@ def _start(
         _drop_privileges(step, account, around)
     except OSError as exc:
         raise SetupError(f"privileges of the step: {exc}") from exc
-    finally:
-        channel.detach()
     return _execute(step, account)
 
 
@@ -186,11 +183,10 @@ def _account(root: int, user: str, around: Surroundings) -> users.Account:
     )
 
 
-def _connect_streams(streams: tuple[int, int], account: users.Account) -> None:
+def _own_streams(account: users.Account) -> None:
     """Stdin is the null device; the pipes become the command's, so that it may open them."""
     os.dup2(kernelfs.open_null(), 0)
-    for number, fd in zip((1, 2), streams, strict=True):
-        os.dup2(fd, number)
+    for number in (1, 2):
         if stat.S_ISFIFO(os.fstat(number).st_mode):
             os.fchown(number, account.uid, account.gid)
 
@@ -233,8 +229,8 @@ def _limit(name: str, soft: int, hard: int) -> None:
 
 
 def _reset_signals() -> None:
-    """Undo what a Python process ignores or blocks."""
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGCHLD):
+    """Undo what a Python process ignores, and what is blocked."""
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
