@@ -339,7 +339,7 @@ class FolderContext:
 
 
 class _Scanner:
-    """One pass over the folder; `seen` then has how its files looked, and what is known of them."""
+    """One pass over the folder; `seen` has what its files look like and what is known."""
 
     def __init__(self, context: "FolderContext", known: dict[str, Known]) -> None:
         self.seen: dict[str, Known] = {}
