@@ -1,14 +1,14 @@
 """Tar bytes -> blob: compressed in independent blocks, hashed on both sides, in bounded memory.
 
-A blob is a row of blocks of 1 MiB of tar, each a gzip member or zstd frame of its own. So the bytes do
-not depend on how the tar arrived in pieces, any block can be read alone, and blocks are compressed side
-by side. Concatenated members and frames are what every reader of gzip and zstd accepts; the price is
-under half a per cent of size.
+A blob is a row of blocks of 1 MiB of tar, each a gzip member or zstd frame of its own. So the
+bytes do not depend on how the tar arrived in pieces, any block can be read alone, and blocks are
+compressed side by side. Concatenated members and frames are what every reader of gzip and zstd
+accepts; the price is under half a per cent of size.
 
-`LayerSink` is the pipeline: the caller's thread hands over blocks, workers compress them, one thread
-takes the results in order, hashes both sides and writes. Hashing and compressing release the GIL, so
-with two processors the tar is written on one and compressed on the other. No more than a fixed number
-of blocks is in flight.
+`LayerSink` is the pipeline: the caller's thread hands over blocks, workers compress them, one
+thread takes the results in order, hashes both sides and writes. Hashing and compressing release
+the GIL, so with two processors the tar is written on one and compressed on the other. No more than
+a fixed number of blocks is in flight.
 
 Spec: RFC 1952 (gzip), RFC 8878 (zstd).
 """
@@ -87,8 +87,8 @@ def codec(
 
     Args:
         compression: what to write.
-        level: gzip: 0 to 3 is isal, 4 to 9 zlib; zstd: 1 to 22. None for the default: isal 2, zlib 6
-            where `reproducible`, zstd 3.
+        level: gzip: 0 to 3 is isal, 4 to 9 zlib; zstd: 1 to 22. None for the default: isal 2, zlib
+            6 where `reproducible`, zstd 3.
         reproducible: only use engines whose bytes do not depend on the processor.
 
     Raises:
@@ -148,7 +148,8 @@ class _Failure:
 class LayerSink:
     """Compresses what is written to it into a blob; a `Sink` for `write_layer`.
 
-    Use it as a context manager: left before `finish`, it stops its threads and drops what is in flight.
+    Use it as a context manager: left before `finish`, it stops its threads and drops what is in
+        flight.
 
     Args:
         out: gets the blob; written to from another thread, left open.
@@ -228,7 +229,7 @@ class LayerSink:
         return self.result.diff_id
 
     def cancel(self) -> None:
-        """Stop, unless finished: drop what is in flight and end the threads. May be called twice."""
+        """Stop, unless finished: drop what is in flight and end the threads."""
         if self._open:
             self._failure.set(CancelledError("writing a layer was cancelled"))
             self._stop()

@@ -1,8 +1,9 @@
 """Blob -> tar bytes: streamed and checked, or read at any place.
 
-Everything from outside is limited: output per step, window, ratio, size. A stream that ends early or has
-anything after its end is an error; gzip members, zstd frames and the streams of xz and bzip2 may follow
-each other. Where each of them starts is noted, since decompression can start there again.
+Everything from outside is limited: output per step, window, ratio, size. A stream that ends early
+or has anything after its end is an error; gzip members, zstd frames and the streams of xz and
+bzip2 may follow each other. Where each of them starts is noted, since decompression can start
+there again.
 
 Spec: RFC 1952 (gzip), RFC 8878 (zstd); security requirement L-12.
 """
@@ -11,7 +12,7 @@ import bz2
 import lzma
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Final, Literal, Protocol
+from typing import BinaryIO, Final, Literal, Protocol, cast
 
 import zstandard
 from isal import igzip_lib
@@ -41,6 +42,8 @@ _SIGNATURES: Final[tuple[tuple[bytes, AnyCompression], ...]] = (
 _ZSTD_FRAME: Final = 0xFD2FB528
 _ZSTD_SKIPPABLE: Final = range(0x184D2A50, 0x184D2A60)
 _ZSTD_BLOCK_MAX: Final = 128 << 10
+_ZSTD_RLE: Final = 1
+_ZSTD_RESERVED: Final = 3
 _RESTARTS_MAX: Final = 1 << 20
 
 
@@ -55,11 +58,16 @@ def detect_compression(start: bytes) -> AnyCompression:
 class _Engine(Protocol):
     """What gzip, bzip2 and xz have in common."""
 
-    eof: bool
-    needs_input: bool
-    unused_data: bytes
+    @property
+    def eof(self) -> bool: ...
 
-    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+    @property
+    def needs_input(self) -> bool: ...
+
+    @property
+    def unused_data(self) -> bytes: ...
+
+    def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
 def _gzip_engine() -> _Engine:
@@ -76,6 +84,15 @@ _ENGINES: Final[dict[str, Callable[[], _Engine]]] = {
     "bzip2": bz2.BZ2Decompressor,
     "xz": _xz_engine,
 }
+
+
+_CORRUPT: Final = (
+    cast("type[Exception]", igzip_lib.IsalError),
+    lzma.LZMAError,
+    OSError,
+    ValueError,
+)
+"""What engines raise; those of bz2 look like errors of files."""
 
 
 class _Source:
@@ -163,7 +180,7 @@ def _engine_pieces(
                 raise _truncated(source.read_size)
             try:
                 piece = engine.decompress(data, _OUTPUT)
-            except (igzip_lib.IsalError, OSError, ValueError, lzma.LZMAError) as error:
+            except _CORRUPT as error:
                 raise _corrupt(compression, source, error) from error
             if piece:
                 yield piece
@@ -182,8 +199,8 @@ def _xz_padding(source: _Source) -> bool:
 def _zstd_pieces(source: _Source, start: Callable[[], None]) -> Iterator[bytes]:
     """Frame by frame and block by block.
 
-    The library would give out all that a piece of input holds, which may be 30,000 times as much; a
-    block of a frame gives 128 KiB at most. Walking them also shows where frames end.
+    The library would give out all that a piece of input holds, which may be 30,000 times as much;
+    a block of a frame gives 128 KiB at most. Walking them also shows where frames end.
     """
     context = zstandard.ZstdDecompressor(max_window_size=WINDOW_MAX)
     first = True
@@ -198,28 +215,32 @@ def _zstd_pieces(source: _Source, start: Callable[[], None]) -> Iterator[bytes]:
             continue
         if magic != _ZSTD_FRAME:
             raise _corrupt("zstd", source, "no frame where one should start")
-        frame = context.decompressobj()
-        feed = magic.to_bytes(4, "little") + _zstd_frame_header(source)
-        checksum = bool(feed[4] & 0x04)
-        last = False
-        try:
-            while not last:
-                header = source.take(3)
-                block = int.from_bytes(header, "little")
-                last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
-                if size > _ZSTD_BLOCK_MAX or kind == 3:
-                    raise _corrupt("zstd", source, "bad block")
-                feed += header + source.take(1 if kind == 1 else size)
-                if last and checksum:
-                    feed += source.take(4)
-                piece = frame.decompress(feed)
-                feed = b""
-                if piece:
-                    yield piece
-        except zstandard.ZstdError as error:
-            raise _corrupt("zstd", source, error) from error
-        if not frame.eof:
-            raise _corrupt("zstd", source, "frame without an end")
+        yield from _zstd_frame(source, context.decompressobj())
+
+
+def _zstd_frame(source: _Source, frame: "zstandard.ZstdDecompressionObj") -> Iterator[bytes]:
+    """One frame, whose magic number has been taken."""
+    feed = _ZSTD_FRAME.to_bytes(4, "little") + _zstd_frame_header(source)
+    checksum = bool(feed[4] & 0x04)
+    last = False
+    try:
+        while not last:
+            header = source.take(3)
+            block = int.from_bytes(header, "little")
+            last, kind, size = bool(block & 1), block >> 1 & 3, block >> 3
+            if size > _ZSTD_BLOCK_MAX or kind == _ZSTD_RESERVED:
+                raise _corrupt("zstd", source, "bad block")
+            feed += header + source.take(1 if kind == _ZSTD_RLE else size)
+            if last and checksum:
+                feed += source.take(4)
+            piece = frame.decompress(feed)
+            feed = b""
+            if piece:
+                yield piece
+    except zstandard.ZstdError as error:
+        raise _corrupt("zstd", source, error) from error
+    if not frame.eof:
+        raise _corrupt("zstd", source, "frame without an end")
 
 
 def _zstd_frame_header(source: _Source) -> bytes:
@@ -252,11 +273,11 @@ class Decompressor:
         size: how large the blob must be in bytes, or None.
         diff_id: what the uncompressed bytes must be; None to only hash them.
         size_max: how many bytes may come out.
-        ratio_max: how many times larger the output may be than the input, after the first 64 MiB; None
-            for blobs that were made here.
+        ratio_max: how many times larger the output may be than the input, after the first 64 MiB;
+            None for blobs that were made here.
     """
 
-    def __init__(  # noqa: PLR0913 - what to check, all by name
+    def __init__(
         self,
         stream: Stream,
         compression: AnyCompression,
@@ -370,9 +391,9 @@ class Decompressor:
 class BlockReader:
     """Reads at any place of the tar in a blob that is at hand, whose bytes were checked before.
 
-    Reading forward goes on where the last read ended; elsewhere starts at the nearest restart point
-    before. With the blocks that imagekit writes that costs 1 MiB at most; a layer that is a single gzip
-    member must be read from its start. Not to be shared between threads.
+    Reading forward goes on where the last read ended; elsewhere starts at the nearest restart
+    point before. With the blocks that imagekit writes that costs 1 MiB at most; a layer that is a
+    single gzip member must be read from its start. Not to be shared between threads.
 
     Args:
         blob: the blob, seekable; left open.

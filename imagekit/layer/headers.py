@@ -1,8 +1,9 @@
 """The bytes of tar headers: ustar blocks and pax records, encoded and decoded.
 
-Encoding is fixed: equal arguments give equal bytes. Decoding is strict where archives could be read in
-two ways, since two readers that disagree on where a member ends are how content is smuggled: numbers
-are octal or base-256 and nothing else, pax lengths are exact, checksums must match.
+Encoding is fixed: equal arguments give equal bytes. Decoding is strict where archives could be
+read in two ways, since two readers that disagree on where a member ends are how content is
+smuggled: numbers are octal or base-256 and nothing else, pax lengths are exact, checksums must
+match.
 
 Spec: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Extended Header".
 """
@@ -52,8 +53,8 @@ def plain_header(name: bytes, owner: bytes, size: int, mtime: int, kind: bytes) 
     """
     front = b"%b%b%011o\0%011o\0" % (name.ljust(NAME_SIZE, b"\0"), owner, size, mtime)
     end, end_sum = _ENDS[kind]
-    # The low half of Adler-32 is one more than the sum of the bytes, modulo 65521; 148 bytes of ASCII
-    # stay below that. It is ten times as fast as sum().
+    # The low half of Adler-32 is one more than the sum of the bytes, modulo 65521; 148 bytes of
+    # ASCII stay below that. It is ten times as fast as sum().
     return b"%b%06o\0 %b" % (front, (zlib.adler32(front) & 0xFFFF) - 1 + end_sum, end)
 
 
@@ -64,7 +65,7 @@ def owner_fields(mode: int, uid: int, gid: int) -> bytes:
     return b"%07o\0%07o\0%07o\0" % (mode & 0o7777, uid, gid)
 
 
-def full_header(  # noqa: PLR0913 - the fields of a header
+def full_header(
     name: bytes,
     owner: bytes,
     size: int,

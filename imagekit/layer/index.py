@@ -1,13 +1,14 @@
 """What is known of a layer without its bytes, and how that is stored.
 
-A `LayerIndex` names every change and where its bytes are in the uncompressed tar; it depends on the tar
-alone, so it is kept under the diff ID and never changes. A `CompressedLayer` adds what belongs to one
-compressed form of it: the blob's digest, and the places where decompression can start.
+A `LayerIndex` names every change and where its bytes are in the uncompressed tar; it depends on
+the tar alone, so it is kept under the diff ID and never changes. A `CompressedLayer` adds what
+belongs to one compressed form of it: the blob's digest, and the places where decompression can
+start.
 
-The stored form is columns, not rows: ints of one kind lie side by side, paths are one string, what few
-entries have is JSON. That is what makes tens of thousands of entries decode in milliseconds. Bytes of
-another schema version, or damaged ones, raise `LayerError` with the code `bad-index`; the index can then
-be made again from the layer.
+The stored form is columns, not rows: ints of one kind lie side by side, paths are one string, what
+few entries have is JSON. That is what makes tens of thousands of entries decode in milliseconds.
+Bytes of another schema version, or damaged ones, raise `LayerError` with the code `bad-index`; the
+index can then be made again from the layer.
 """
 
 import base64
@@ -43,8 +44,8 @@ class CompressedLayer:
         size: of the blob.
         diff_id: of the tar in it.
         tar_size: size of the tar in it.
-        restarts: (offset in the tar, offset in the blob) of each gzip member or zstd frame, in order;
-            decompression can start at any of them.
+        restarts: (offset in the tar, offset in the blob) of each gzip member or zstd frame, in
+            order; decompression can start at any of them.
     """
 
     compression: Compression
@@ -63,8 +64,8 @@ class LayerIndex:
         diff_id: digest of the uncompressed tar.
         size: of the uncompressed tar.
         changes: every file has its digest, and its `where` is (str(diff_id), offset in the tar).
-        unresolved: (path, target) of hard links whose target the layer does not carry; whoever applies
-            the layer takes the target from below.
+        unresolved: (path, target) of hard links whose target the layer does not carry; whoever
+            applies the layer takes the target from below.
         duplicates: how many members were overridden by a later one of the same name.
         blob: the compressed form that was read or written, if one is meant.
     """

@@ -1,13 +1,14 @@
 """Layers and archives as values: what the names in a tar mean.
 
-`read_layer` reads the changes of an image's layer: whiteouts hide, later members win, names stay inside
-the root. `read_archive` reads an archive that people hand in, for ADD or as a build context: there a
-`.wh.` name is a name like any other, and every member counts. `write_layer` is the way back.
+`read_layer` reads the changes of an image's layer: whiteouts hide, later members win, names stay
+inside the root. `read_archive` reads an archive that people hand in, for ADD or as a build
+context: there a `.wh.` name is a name like any other, and every member counts. `write_layer` is
+the way back.
 
-What a layer's members do to each other is decided here: a member below a symlink of the same layer goes
-where the link points (inside the root), one that turns a directory into something else takes away what
-the layer had put there, hard links share one inode. What they do to lower layers is decided by whoever
-applies the changes.
+What a layer's members do to each other is decided here: a member below a symlink of the same layer
+goes where the link points (inside the root), one that turns a directory into something else takes
+away what the layer had put there, hard links share one inode. What they do to lower layers is
+decided by whoever applies the changes.
 
 Spec: image-spec layer.md, "Applying Changesets" and "Whiteouts".
 """
@@ -65,8 +66,8 @@ class ArchiveMember(NamedTuple):
     Attributes:
         path: below the root of the archive; the root itself is the empty path.
         entry: what is there; names of one file share their inode.
-        target: for a hard link to a path that the archive does not carry before it, that path; the entry
-            then says nothing. Empty for everything else.
+        target: for a hard link to a path that the archive does not carry before it, that path; the
+            entry then says nothing. Empty for everything else.
     """
 
     path: str
@@ -85,7 +86,8 @@ def read_layer(
 
     Args:
         stream: tar bytes of any producer; left open.
-        diff_id: what the bytes are known to be, because who gives them checks it; None to hash them.
+        diff_id: what the bytes are known to be, because who gives them checks it; None to hash
+            them.
         limits: how large the layer may be.
         lenient: take names with `..` as if the root were above itself, instead of refusing them.
 
@@ -141,7 +143,7 @@ def read_archive(
             else:
                 entry = Entry(FILE, member.mode, member.uid, member.gid, member.mtime)
         else:
-            entry = _entry(member, source)
+            entry = archive_entry(member, source)
         latest[path] = len(members)
         members.append(ArchiveMember(path, entry, target))
     return tuple(members)
@@ -311,7 +313,7 @@ class _Layer:
         if member.kind == b"1":
             self._link(path, self._names.path(member.link))
         else:
-            self._put(path, _entry(member, self._source))
+            self._put(path, archive_entry(member, self._source))
 
     def _put(self, path: str, entry: Entry) -> None:
         """Put an entry at a path; the last one counts."""
@@ -368,7 +370,7 @@ class _Layer:
         top, _, rest = path.partition("/")
         if top in _IGNORED:
             if top == _PLINK and rest and member.kind == b"0":
-                self._hidden[path] = _entry(member, self._source)
+                self._hidden[path] = archive_entry(member, self._source)
             return True
         parent, _, base = path.rpartition("/")
         if not base.startswith(".wh."):
@@ -383,7 +385,7 @@ class _Layer:
         return True
 
 
-def _entry(member: Member, source: str) -> Entry:
+def archive_entry(member: Member, source: str) -> Entry:
     """What a member other than a hard link puts into a tree.
 
     Raises:

@@ -1,12 +1,13 @@
 """Tar -> members: one pass over an archive of any producer, trusting nothing in it.
 
-`iter_members` turns V7, ustar, pax and GNU archives into a stream of `Member`: what the headers say,
-checked, with content already hashed and its offset noted. What names mean (whiteouts, parents, links) is
-decided in `tar`. There is no seeking and no extraction.
+`iter_members` turns V7, ustar, pax and GNU archives into a stream of `Member`: what the headers
+say, checked, with content already hashed and its offset noted. What names mean (whiteouts,
+parents, links) is decided in `tar`. There is no seeking and no extraction.
 
-Two readers that disagree on where a member ends let one of them be fed files that the other never sees.
-So numbers, lengths and checksums are strict, a pax `size` counts for the position too, and what tools
-are known to read differently is refused: sparse files, two different long names for one member.
+Two readers that disagree on where a member ends let one of them be fed files that the other never
+sees. So numbers, lengths and checksums are strict, a pax `size` counts for the position too, and
+what tools are known to read differently is refused: sparse files, two different long names for one
+member.
 
 Spec: POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
 """
@@ -67,7 +68,8 @@ class Limits:
         depth: number of components in a path.
         xattrs: names and values of one member.
         padding: zeros after the end.
-        replaced: number of times that a member may turn a directory with content into something else.
+        replaced: number of times that a member may turn a directory with content into something
+            else.
     """
 
     size: int = 64 << 30
@@ -97,7 +99,8 @@ class Member(NamedTuple):
         size: of the content; 0 for anything but a file.
         link: the target of a symlink or hard link.
         at: offset of the content in the archive.
-        digest: SHA-256 of the content of a file; empty for anything else, or if it was not asked for.
+        digest: SHA-256 of the content of a file; empty for anything else, or if it was not asked
+            for.
     """
 
     kind: bytes
@@ -244,7 +247,8 @@ class _Reader:
 
     def _check_sum(self, block: bytes, checksum: bytes) -> None:
         if block.isascii():
-            # Adler-32's low half is the sum plus one, and 512 bytes of ASCII stay below its modulus.
+            # Adler-32's low half is the sum plus one, and 512 bytes of ASCII stay below its
+            # modulus.
             total = (zlib.adler32(block) & 0xFFFF) - 1 - sum(checksum) + 256
             if total == _number(checksum):
                 return
@@ -264,10 +268,8 @@ class _Reader:
         kind, name, mode, uid, gid, mtime, size, link, _, _, xattrs, device = member
         source = self._input
         if kind in _FILES:
-            if name.endswith(b"/"):
-                kind = b"5"  # V7 has no type for directories
-            else:
-                kind = b"0"
+            # V7 has no type for directories.
+            kind = b"5" if name.endswith(b"/") else b"0"
         if size < 0:
             raise BadArchiveError("negative size")
         if not name or len(name) > self._limits.name or len(link) > self._limits.link:

@@ -1,12 +1,12 @@
 """Changes -> tar: the same bytes for the same changes, on every machine.
 
-Decided here: the order of members (a directory, its opaque marker, its whiteouts, its children by name
-in bytes), one header for each (ustar, with pax records only for what ustar cannot say), numeric owners,
-no times but mtime. Left to others: where contents come from (`Contents`), and what becomes of the bytes
-(`Sink`).
+Decided here: the order of members (a directory, its opaque marker, its whiteouts, its children by
+name in bytes), one header for each (ustar, with pax records only for what ustar cannot say),
+numeric owners, no times but mtime. Left to others: where contents come from (`Contents`), and what
+becomes of the bytes (`Sink`).
 
-The loop over members is the hottest one of a build, so it does per member only what that member needs;
-bytes leave in blocks of 1 MiB.
+The loop over members is the hottest one of a build, so it does per member only what that member
+needs; bytes leave in blocks of 1 MiB.
 
 Spec: image-spec layer.md, "Creating" and "Representing Changes".
 """
@@ -80,6 +80,15 @@ class _Item(NamedTuple):
     entry: Entry | None
 
 
+class _Placed(NamedTuple):
+    """A member that was written: its time, digest and offset, which is -1 for all but files."""
+
+    entry: Entry
+    mtime: int
+    digest: bytes
+    at: int
+
+
 class _Blocks:
     """Collects bytes and hands them to the sink in blocks of 1 MiB."""
 
@@ -130,8 +139,8 @@ def write_layer(
 
     Args:
         changes: what to write; directories that it needs but does not have come out as `implied`.
-        contents: asked for the files in archive order; names of one file (equal inodes) are asked for
-            once.
+        contents: asked for the files in archive order; names of one file (equal inodes) are asked
+            for once.
         sink: gets the bytes, and says their digest.
         epoch: the latest mtime, in seconds; later ones become this one.
         verify: check the digests that entries have already; without it they are trusted, and only
@@ -140,8 +149,8 @@ def write_layer(
     Raises:
         BadWhiteoutError: a name starts with `.wh.`, which in a layer would delete something.
         DigestMismatchError: with `verify`, a content is not the one its entry names.
-        LayerError: a content is longer or shorter than its entry says, or a name or number does not
-            fit in a tar.
+        LayerError: a content is longer or shorter than its entry says, or a name or number does
+            not fit in a tar.
 
     Spec: image-spec layer.md, "Representing Changes".
     """
@@ -153,6 +162,7 @@ def write_layer(
             writer.file(item.path, item.entry)
         else:
             writer.other(item.path, item.entry)
+    implied = implied_directories(changes.entries)  # while the last blocks are compressed
     diff_id = writer.blocks.finish()
     return LayerIndex(
         diff_id=diff_id,
@@ -161,7 +171,7 @@ def write_layer(
             entries=writer.placed(str(diff_id)),
             whiteouts=frozenset(changes.whiteouts),
             opaque=frozenset(changes.opaque),
-            implied=implied_directories(changes.entries),
+            implied=implied,
         ),
     )
 
@@ -169,8 +179,8 @@ def write_layer(
 def _in_order(changes: Changes) -> list[_Item]:
     """All members, in the one order that they are written in.
 
-    The key is the path with NUL for `/`, so that a directory is followed by what is in it. Between the
-    two come its markers: no name is empty, so two NULs sort before every child.
+    The key is the path with NUL for `/`, so that a directory is followed by what is in it. Between
+    the two come its markers: no name is empty, so two NULs sort before every child.
     """
     items = []
     for path, entry in changes.entries.items():
@@ -211,8 +221,7 @@ class _Writer:
         self._verify = verify
         self._epoch = MTIME_MAX if epoch is None else min(epoch, MTIME_MAX)
         self._owners: dict[tuple[int, int, int], bytes] = {}
-        # The place of each member: its entry as it was written, and the offset of its content or -1.
-        self._members: dict[str, tuple[Entry, int]] = {}
+        self._members: dict[str, _Placed] = {}
         # Of each file with several names: the first path.
         self._firsts: dict[tuple[str, int], str] = {}
         self._linked: set[int] = set()
@@ -224,17 +233,24 @@ class _Writer:
             path: entry
             if at < 0
             else Entry(
-                *entry[:8],  # kind, mode, uid, gid, mtime, size, link, digest
+                FILE,
+                entry.mode & 0o7777,
+                entry.uid,
+                entry.gid,
+                mtime,
+                entry.size,
+                "",
+                digest,
                 Where(source, at),
                 at if at in linked else 0,
                 entry.xattrs,
             )
-            for path, (entry, at) in self._members.items()
+            for path, (entry, mtime, digest, at) in self._members.items()
         }
 
     def marker(self, path: str) -> None:
         """A whiteout or an opaque marker: an empty file."""
-        self._header(path, Entry(FILE, 0, mtime=0), b"0")
+        self._header(path, Entry(FILE, 0), b"0", 0)
 
     def other(self, path: str, entry: Entry) -> None:
         """Anything but a file."""
@@ -248,8 +264,8 @@ class _Writer:
             xattrs=entry.xattrs,
             device=entry.device if entry.kind in {CHARACTER, BLOCK_DEVICE} else (0, 0),
         )
-        self._header(path, entry, _TYPES[entry.kind])
-        self._members[path] = (entry, -1)
+        self._header(path, entry, _TYPES[entry.kind], entry.mtime)
+        self._members[path] = _Placed(entry, entry.mtime, b"", -1)
 
     def file(self, path: str, entry: Entry) -> None:
         """A file and its content; or a hard link, if it is another name of one already written."""
@@ -260,10 +276,7 @@ class _Writer:
             mtime = self._time(mtime)
         self._header(path, entry, b"0", mtime)
         at = self.blocks.offset
-        digest = self._content(path, entry)
-        if digest is not entry.digest or mtime != entry.mtime or entry.mode > 0o7777:
-            entry = entry._replace(digest=digest, mtime=mtime, mode=entry.mode & 0o7777)
-        self._members[path] = (entry, at)
+        self._members[path] = _Placed(entry, mtime, self._content(path, entry), at)
 
     def _time(self, mtime: int) -> int:
         return max(MTIME_MIN, min(mtime, self._epoch))
@@ -274,15 +287,13 @@ class _Writer:
         first = self._firsts.setdefault(key, path)
         if first is path:
             return False
-        known, at = self._members[first]
-        same = known._replace(inode=0, where=None, mtime=0, digest=b"")
-        if same != entry._replace(
-            inode=0, where=None, mtime=0, digest=b"", mode=entry.mode & 0o7777
-        ):
+        known = self._members[first]
+        if _bare(known.entry) != _bare(entry):
             return False  # one inode, two faces: only separate files can keep both
-        self._header(path, known._replace(size=0, link=first, xattrs=()), b"1")
-        self._linked.add(at)
-        self._members[path] = (known, at)
+        header = known.entry._replace(size=0, link=first, xattrs=())
+        self._header(path, header, b"1", known.mtime)
+        self._linked.add(known.at)
+        self._members[path] = known
         return True
 
     def _content(self, path: str, entry: Entry) -> bytes:
@@ -324,31 +335,29 @@ class _Writer:
             )
         return entry.digest or digest
 
-    def _header(self, path: str, entry: Entry, kind: bytes, mtime: int | None = None) -> None:
+    def _header(self, path: str, entry: Entry, kind: bytes, mtime: int) -> None:
         """Write the header of a member, with a pax header before it where it needs one."""
         name = path.encode("utf-8", "surrogateescape")
         if kind == b"5":
             name = name + b"/" if name else b"./"
-        if mtime is None:
-            mtime = entry.mtime
-        _, mode, uid, gid, _, size, link, _, _, _, xattrs, device = entry
+        _, mode, uid, gid, _, size, link, _, _, _, xattrs, _ = entry
         owner = self._owners.get((mode, uid, gid))
-        if owner is None:
-            owner = self._owners[mode, uid, gid] = owner_fields(mode, uid, gid)
         if (
-            len(name) <= NAME_SIZE
-            and not (link or xattrs)
-            and 0 <= mtime
+            owner is not None
+            and len(name) <= NAME_SIZE
+            and mtime >= 0
             and size <= MAX_OCTAL_12
-            and uid <= MAX_OCTAL_8
-            and gid <= MAX_OCTAL_8
+            and not (link or xattrs)
             and kind in b"056"
             and name.isascii()
         ):
             self.blocks.add(plain_header(name, owner, size, mtime, kind))
-        else:
-            target = link.encode("utf-8", "surrogateescape")
-            self._rich_header(path, name, owner, (size, mtime), kind, target, entry)
+            return
+        owner = owner_fields(mode, uid, gid)
+        if uid <= MAX_OCTAL_8 and gid <= MAX_OCTAL_8:
+            self._owners[mode, uid, gid] = owner
+        target = link.encode("utf-8", "surrogateescape")
+        self._rich_header(path, name, owner, (size, mtime), kind, target, entry)
 
     def _rich_header(
         self,
@@ -400,6 +409,11 @@ class _Writer:
                 prefix=prefix,
             )
         )
+
+
+def _bare(entry: Entry) -> Entry:
+    """What all names of one file have in common."""
+    return entry._replace(inode=0, where=None, mtime=0, digest=b"")
 
 
 def _is_utf8(text: bytes) -> bool:
