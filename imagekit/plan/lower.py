@@ -26,7 +26,7 @@ from imagekit.dockerfile.instructions import (
     Workdir,
 )
 from imagekit.errors import PlanError
-from imagekit.oci.config import ContainerConfig, ImageConfig
+from imagekit.oci.config import ContainerConfig, History, ImageConfig
 from imagekit.oci.platform import Platform
 from imagekit.plan import ops, settings
 from imagekit.plan.bases import BaseRequest, ResolvedBase
@@ -34,9 +34,10 @@ from imagekit.plan.contexts import NamedContext
 from imagekit.plan.expansion import expand_command
 from imagekit.plan.files import checkout, context_step, fetch_step, file_name, lower_copy
 from imagekit.plan.run import hidden_variables, lower_run
-from imagekit.plan.stages import StageGraph, StageNode, missing_bases, with_triggers
+from imagekit.plan.stages import SCRATCH, StageGraph, StageNode, missing_bases, with_triggers
 from imagekit.plan.state import (
     DEFAULT_PATH,
+    EXPORTER_COMMENT,
     ArgValue,
     ExpandedCommand,
     StageScope,
@@ -130,6 +131,7 @@ class _Lowering:
         target = self._graph.target
         final = _with_labels(self._states[target], labels)
         results[target] = evolve(results[target], state=final)
+        final = self._with_missing_history(final)
         steps = self._steps.needed_by(final.root)
         base = self._base_image(self._graph.nodes[target])
         plan = ops.Plan(
@@ -166,7 +168,7 @@ class _Lowering:
 
     def _scope(self, node: StageNode) -> StageScope:
         counted = sum(isinstance(linked.command, _COUNTED) for linked in node.commands)
-        has_base = self._graph.request(node) is not None
+        has_base = node.parent is None and node.base != SCRATCH
         is_only = len(self._graph.nodes) == 1
         return StageScope(
             graph=self._graph,
@@ -198,10 +200,8 @@ class _Lowering:
             node = self._graph.nodes[node.parent]
         request = self._graph.request(node)
         if request is None:
-            return ImageConfig(
-                platform=self._graph.platform_of(node),
-                config=ContainerConfig(env=(("PATH", DEFAULT_PATH),), working_dir="/"),
-            )
+            platform = self._graph.platform_of(node)
+            return ImageConfig(platform=platform, config=ContainerConfig(working_dir="/"))
         base = self._bases[request].config
         on_build = () if not node.replaced else base.config.on_build
         return evolve(
@@ -218,12 +218,13 @@ class _Lowering:
         tree = self._tree_of(node.index)
         if node.context is None or self._graph.request(node) is not None:
             return tree
-        # A folder is no root file system: its files become the first layer.
+        # A folder is no root file system: its files become the first layer, and that has no
+        # line of history here. `_with_missing_history` adds one.
         empty = self._empty(node)
         return self._steps.add(
             ops.Copy(sources=(ops.CopySource(input=1, path="/"),), dest="/"),
             (empty, tree),
-            name=f"[{node.label}] FROM {node.base}",
+            name=f"[internal] FROM {node.context.name}",
             stage=scope.stage_name,
             platform=scope.platform,
             span=node.span,
@@ -263,7 +264,7 @@ class _Lowering:
                 layers=base.layers,
                 diff_ids=base.config.diff_ids,
             ),
-            name=scope.numbered(1, f"FROM {request}"),
+            name=f"FROM {request}" if node.implicit else scope.numbered(1, f"FROM {request}"),
             stage=scope.stage_name,
             platform=platform,
             span=node.span,
@@ -287,6 +288,20 @@ class _Lowering:
             platform=platform,
             span=node.span,
         )
+
+    def _with_missing_history(self, state: StageState) -> StageState:
+        """One more line if the first layer is a folder's, so that each layer has one.
+
+        BuildKit's exporter finds out late that a line is missing and adds it at the end, with
+        its name of the last layer. Tools that compare histories expect that.
+        """
+        node = self._graph.nodes[self._graph.target]
+        while node.parent is not None:
+            node = self._graph.nodes[node.parent]
+        if node.context is None or self._graph.request(node) is not None:
+            return state
+        line = History(created_by=self._steps.describe(state.root), comment=EXPORTER_COMMENT)
+        return evolve(state, image=evolve(state.image, history=(*state.image.history, line)))
 
     def _final_config(self, image: ImageConfig) -> ImageConfig:
         if self._graph.keep_platform:

@@ -21,6 +21,9 @@ from imagekit.plan.steps import Steps
 HISTORY_COMMENT: Final = "buildkit.dockerfile.v0"
 """As Docker writes it: other tools know by it that the history was not made by `docker commit`."""
 
+EXPORTER_COMMENT: Final = "buildkit.exporter.image.v0"
+"""The comment of lines that no instruction gave."""
+
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

@@ -4,7 +4,7 @@ from attrs import evolve
 
 from imagekit.errors import Span
 from imagekit.oci.platform import Platform
-from imagekit.plan.ops import Op, Step
+from imagekit.plan.ops import Exec, Op, Step
 
 
 class Steps:
@@ -38,6 +38,13 @@ class Steps:
                 return position
         self._sources.append(self.add(op, name=name, stage=stage, platform=platform, span=span))
         return self._sources[-1]
+
+    def describe(self, position: int) -> str:
+        """What BuildKit calls the layer that a step makes."""
+        step = self._steps[position]
+        if isinstance(step.op, Exec):
+            return f"mount / from exec {' '.join(step.op.argv)}"
+        return step.name
 
     def needed_by(self, result: int) -> tuple[Step, ...]:
         """The steps that `result` needs, renumbered; `result` is the last."""
