@@ -38,6 +38,8 @@ from tests.support.registry_server import RegistryServer
 from tests.support.schemas import schema_problems
 from tests.support.tools import ToolError, need
 
+pytestmark = pytest.mark.timeout(900)  # the first test of a case waits for its builds and bases
+
 SELF_TESTED = ("many-stages", "permissions")
 
 # How buildah's images differ from those that the Dockerfile's own builder makes; what only one

@@ -26,6 +26,7 @@ from tests.support.tools import need, need_root, run
 
 CACHE_DAYS = 7  # apt's indexes move; an older base would install over stale packages
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+LOCAL_CERTIFICATES = Path("/usr/local/share/ca-certificates")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 APT_OPTIONS = (
     "Acquire::http::Proxy",
@@ -44,23 +45,13 @@ EXCLUDES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr
 NPM_EXCLUDES = tuple(
     f"/usr/share/nodejs/{name}/*"
     for name in (
-        "@babel",
+        "@babel/runtime*",
         "@types",
-        "@webassemblyjs",
-        "@webpack*",
-        "*istanbul*",
-        "browserslist",
         "caniuse-lite",
         "core-js*",
         "es-abstract",
-        "eslint*",
-        "handlebars",
         "lodash-es",
-        "postcss*",
-        "regenerate*",
-        "terser*",
-        "webassemblyjs",
-        "webpack*",
+        "regenerate-unicode-properties",
     )
 )
 
@@ -149,6 +140,8 @@ def machine_files() -> dict[str, bytes]:
         files[os.fspath(CERTIFICATES).lstrip("/")] = CERTIFICATES.read_bytes()
         pip["cert"] = os.fspath(CERTIFICATES)
         npm.append(f"cafile={CERTIFICATES}")
+    for path in sorted(LOCAL_CERTIFICATES.glob("*.crt")):  # update-ca-certificates adds these
+        files[os.fspath(path).lstrip("/")] = path.read_bytes()
     index = setting(["pip", "config", "get", "global.index-url"])
     if index:
         pip["index-url"] = index

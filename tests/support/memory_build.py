@@ -10,6 +10,7 @@ import gzip
 import io
 import itertools
 import lzma
+import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -22,9 +23,10 @@ from imagekit.errors import BadArchiveError
 from imagekit.layer.changes import Changes
 from imagekit.layer.content_digest import content_digest
 from imagekit.layer.copying import CopyOptions, Readers, copy, inline_file, mkdir
-from imagekit.layer.extract import Archive
+from imagekit.layer.extract import Archive, Member
 from imagekit.layer.selection import Filter, Patterns, Source
-from imagekit.layer.tar import read_archive
+from imagekit.layer.tar import archive_entry
+from imagekit.layer.tar_reader import iter_members
 from imagekit.layer.tree import DIRECTORY, FILE, IMPLIED, SYMLINK, Directory, Entry, Tree, Where
 from imagekit.oci.platform import Platform
 from imagekit.plan import NamedContext, Plan, lower, missing_bases, ops, stage_graph
@@ -138,15 +140,17 @@ class MemoryBuild:
         data = decompressed(self._read(entry))
         source = f"archive {next(self._archives)}"
         try:
-            members = read_archive(io.BytesIO(data), source=source)
+            members = tuple(iter_members(io.BytesIO(data)))
         except BadArchiveError:
             return None
+        found = []
         for member in members:
-            where = member.entry.where
-            if where is not None:
-                assert isinstance(where.at, int)
-                self.contents[where] = data[where.at : where.at + member.entry.size]
-        return members or None
+            entry = archive_entry(member, source)
+            if entry.where is not None:
+                self.contents[entry.where] = data[member.offset : member.offset + member.size]
+            target = member.link if member.kind == b"1" else b""
+            found.append(Member(os.fsdecode(member.name), entry, os.fsdecode(target)))
+        return tuple(found) or None
 
 
 def plan_of(case: Case) -> Plan:

@@ -77,7 +77,8 @@ class Fault:
         on: a regular expression for `METHOD target`, searched from its start.
         instead: the answer that is given without looking at the request.
         change: makes another answer of the right one.
-        cut: how many bytes of the answer's body are sent before the connection is lost.
+        cut: how many bytes of the answer's body are sent before the connection is lost; -1 loses
+            the whole answer.
         cut_request: how many bytes of the request's body are read before the connection is lost.
         after: how many matching requests are let pass first.
     """
@@ -414,6 +415,9 @@ class _Handler(BaseHTTPRequestHandler):
         return None
 
     def send(self, answer: Answer, cut: int | None) -> None:
+        if cut == -1:
+            self.reset()
+            return
         self.send_response_only(answer.status)
         for name, value in answer.headers:
             self.send_header(name, value)
