@@ -1,7 +1,7 @@
 """What happens during a build, as typed values for whoever watches.
 
-Library code never prints: it hands these to an `Observer`. Progress bars, plain logs, JSON lines and
-traces are observers (see `imagekit.progress`). Times are seconds; `at` is a monotonic clock's.
+Library code never prints: it hands these to an `Observer`. Progress bars, plain logs, JSON lines
+and traces are observers (see `imagekit.progress`). Times are seconds; `at` is a monotonic clock's.
 """
 
 from collections.abc import Callable

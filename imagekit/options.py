@@ -75,7 +75,7 @@ def parse_secret(text: str) -> Secret:
     src, env = fields.get("src") or fields.get("source"), fields.get("env", "")
     if fields.get("type") == "env" and not env:
         env, src = src or fields.get("id", ""), None
-    name = fields.get("id") or env or os.path.basename(src or "")
+    name = fields.get("id") or env or Path(src or "").name
     if not name:
         raise UsageError(f"--secret {text}: id is missing", hint="write id=NAME,src=FILE")
     return Secret(id=name, env=env, src=src)

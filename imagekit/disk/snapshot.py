@@ -2,7 +2,7 @@
 
 `Workbench` is what an executor uses. Where the sandbox's ids are this process's, it calls
 `extract`, `collect` and `contents` directly; else it calls the functions below it in the sandbox's
-helper process. Their arguments and results are JSON, bulk data passes through descriptors, and file
+helper process: arguments and results are JSON, bulk data passes through descriptors, and file
 contents through a socket on which they are asked for one by one.
 """
 
@@ -72,6 +72,10 @@ class Workbench:
         """
         self._call = call
         self.form = form
+
+    def flat(self) -> "Workbench":
+        """The same for plain roots: whiteouts are carried out instead of noted."""
+        return Workbench(self._call, evolve(self.form, overlay=False))
 
     def extract(self, changes: Changes, stream: BinaryIO, dest: Path) -> tuple[str, ...]:
         """Lay out a layer that `settle` has prepared; see `extract.extract`.
@@ -147,7 +151,7 @@ def extract_layer(dest: str, form: Mapping[str, Any], *, fds: Sequence[int]) -> 
     """`extract`: the changes come as a file, the content as a stream; both stay open."""
     index, content = fds
     changes = decode_changes(_read_all(index), "")
-    with open(content, "rb", buffering=CHUNK, closefd=False) as stream:  # noqa: PTH123 - a descriptor
+    with open(content, "rb", buffering=CHUNK, closefd=False) as stream:
         return list(extract(changes, stream, Path(dest), Form.from_json(form)))
 
 
@@ -196,7 +200,7 @@ def remove(path: str) -> None:
     remove_tree(path)
 
 
-def _serve(files: FolderFiles, what: int, path: str, replies: io.BufferedWriter) -> None:
+def _serve(files: FolderFiles, what: int, path: str, replies: "io.BufferedWriter[Any]") -> None:
     if what == _DIGEST:
         replies.write(_REPLY.pack(0, 32) + files.digest(path))
         return

@@ -56,6 +56,7 @@ def _encode(layer: Layer) -> dict[str, Any]:
         "blob": layer.descriptor.to_json(),
         "content": str(layer.content),
         "created": layer.created,
+        "codec": layer.codec,
     }
 
 
@@ -66,6 +67,7 @@ def _decode(result: Mapping[str, Any]) -> Layer | None:
             descriptor=Descriptor.from_json(result["blob"]),
             content=Digest.parse(result["content"]),
             created=result["created"],
+            codec=result["codec"],
         )
     except (KeyError, TypeError, InvalidDigestError):
         return None  # written in a form of another version: a miss, not a failure

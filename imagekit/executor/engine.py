@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from attrs import field, frozen
+from attrs import frozen
 
 from imagekit.errors import CancelledError, DockerfileError, ImagekitError
 from imagekit.events import (
@@ -43,7 +43,7 @@ class Policy:
     """
 
     no_cache: bool = False
-    no_cache_stages: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    no_cache_stages: frozenset[str] = frozenset()
     jobs: int | None = None
 
 

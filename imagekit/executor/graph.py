@@ -10,8 +10,8 @@ from imagekit.oci.digest import Digest
 from imagekit.plan.key import KeyRecord, cache_key
 from imagekit.plan.ops import Base, Fetch, Local, Plan, Step
 
-LocalDigest = Callable[[Step, int], Digest]
-"""The digest of what a step reads of the local context that is its input at a position."""
+LocalDigest = Callable[[Step, int, str], Digest]
+"""The digest of what a step reads of a local context: its input at a position, and its name."""
 
 
 @define(eq=False, kw_only=True)
@@ -83,7 +83,9 @@ def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
 
 def _definition(step: Step, inputs: Sequence[Node], local_digest: LocalDigest) -> KeyRecord:
     parents = [
-        local_digest(step, position) if isinstance(node.step.op, Local) else node.key
+        local_digest(step, position, node.step.op.name)
+        if isinstance(node.step.op, Local)
+        else node.key
         for position, node in enumerate(inputs)
     ]
     return cache_key(step.op, step.platform, parents)

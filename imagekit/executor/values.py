@@ -19,6 +19,7 @@ class Layer:
             what is built on it. For the layer of a base image, the diff ID.
         origin: where the blob can be fetched; empty for what was built here.
         created: seconds since the epoch; 0 for the layer of a base image.
+        codec: how it was compressed here; empty for what came from elsewhere.
     """
 
     diff_id: Digest
@@ -26,6 +27,7 @@ class Layer:
     content: Digest
     origin: str = ""
     created: int = 0
+    codec: str = ""
 
 
 @frozen(kw_only=True)

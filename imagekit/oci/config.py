@@ -94,8 +94,9 @@ class ContainerConfig:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ContainerConfig":
-        """Read the JSON form; an Env entry that is no `name=value` is dropped (security spec
-        C-10).
+        """Read the JSON form.
+
+        An Env entry that is not `name=value` is dropped (security spec C-10).
 
         Raises:
             InvalidDocumentError: a field of the wrong type.

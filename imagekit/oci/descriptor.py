@@ -1,7 +1,7 @@
 """Descriptors and media types (image-spec descriptor.md, media-types.md)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from attrs import field, frozen
 
@@ -28,7 +28,7 @@ INDEX_TYPES: Final = frozenset({INDEX, DOCKER_INDEX})
 MANIFEST_TYPES: Final = frozenset({MANIFEST, DOCKER_MANIFEST})
 CONFIG_TYPES: Final = frozenset({CONFIG, DOCKER_CONFIG})
 
-_COMPRESSION: Final[Mapping[str, str]] = {
+_COMPRESSION: Final[Mapping[str, Literal["none", "gzip", "zstd"]]] = {
     LAYER_TAR: "none",
     LAYER_GZIP: "gzip",
     LAYER_ZSTD: "zstd",
@@ -49,7 +49,7 @@ LAYER_TYPES: Final[Mapping[str, str]] = {
 """Compression -> the OCI media type of a layer so compressed."""
 
 
-def layer_compression(media_type: str) -> str | None:
+def layer_compression(media_type: str) -> Literal["none", "gzip", "zstd"] | None:
     """`none`, `gzip` or `zstd` for the media type of a layer; None for anything else."""
     return _COMPRESSION.get(media_type)
 

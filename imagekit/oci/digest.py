@@ -16,9 +16,9 @@ class Digest:
     """The name of some bytes, as in `sha256:ab..`; made by `Digest.parse` or `Digest.of`."""
 
     algorithm: str
-    hex: str = field()  # noqa: A003 - the word of the specification
+    hex: str = field()
 
-    @hex.validator
+    @hex.validator  # noqa: A003 - the word of the specification
     def _check(self, _: "Attribute[str]", value: str) -> None:
         if len(value) != _HEX_LENGTHS.get(self.algorithm) or not set(value) <= _HEX_DIGITS:
             raise InvalidDigestError(

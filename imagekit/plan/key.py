@@ -86,6 +86,9 @@ def _op_fields(op: Op, platform: Platform) -> Iterable[Field]:
             yield "kind", op.kind
             yield "filename", op.filename
             yield "checksum", op.checksum
+            yield "ref", op.ref
+            yield "subdir", op.subdir
+            yield "submodules", str(op.submodules)
             yield "keep git dir", str(op.keep_git_dir)
         case Copy():
             yield from _copy_fields(op)
@@ -114,6 +117,7 @@ def _copy_fields(op: Copy) -> Iterable[Field]:
                 yield "source", source.path
                 yield "source input", str(source.input)
                 yield "source wildcard", str(source.wildcard)
+                yield "source pattern", source.pattern
                 yield "source unpack", str(source.unpack)
             case InlineFile():
                 yield "inline", source.name
@@ -131,6 +135,10 @@ def _exec_fields(op: Exec) -> Iterable[Field]:
     yield "user", op.user
     yield "network", op.network
     yield "security", op.security
+    yield "hostname", op.hostname
+    yield from ((f"host {name}", address) for name, address in op.extra_hosts)
+    yield from ((f"ulimit {name}", f"{soft}:{hard}") for name, soft, hard in op.ulimits)
+    yield "shm size", str(op.shm_size)
     yield from (("device", device) for device in op.devices)
     for mount in op.mounts:
         yield from _mount_fields(mount)

@@ -59,6 +59,7 @@ class Fetch:
         subdir: the folder of the repository that is the root of the tree; empty for all.
         submodules: whether they are checked out as well.
         keep_git_dir: whether `.git` is part of the tree.
+        commit_times: whether files have the time of the commit instead of that of the checkout.
     """
 
     url: str
@@ -69,6 +70,7 @@ class Fetch:
     subdir: str = ""
     submodules: bool = True
     keep_git_dir: bool = False
+    commit_times: bool = False
 
 
 # File operations.
@@ -227,6 +229,9 @@ class Exec:
         cwd: absolute.
         user: as written after USER; names to be looked up in the root; empty is root.
         hostname: what the process sees as its host's name; empty to leave it to the sandbox.
+        extra_hosts: (name, address) pairs for /etc/hosts.
+        ulimits: (name, soft, hard) of resource limits; -1 is unlimited.
+        shm_size: bytes of /dev/shm; 0 for the sandbox's default.
     """
 
     argv: tuple[str, ...]
@@ -239,6 +244,9 @@ class Exec:
     security: Literal["sandbox", "insecure"] = "sandbox"
     devices: tuple[str, ...] = ()
     hostname: str = ""
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[tuple[str, int, int], ...] = ()
+    shm_size: int = 0
 
 
 Op = Base | Local | Fetch | Copy | Mkdir | Exec

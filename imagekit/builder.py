@@ -1,0 +1,298 @@
+"""One build from request to result: parse, resolve bases, lower, run, pack, put out.
+
+Part of the doors: it ties the folders together and holds no rule of its own about Dockerfiles,
+layers or images.
+"""
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from attrs import evolve, field, frozen
+
+from imagekit.bases import Bases
+from imagekit.contexts import Folders, find_dockerfile, host_platform, open_folders
+from imagekit.delivery import Delivery, Packed, Packer
+from imagekit.dockerfile.instructions import Dockerfile
+from imagekit.dockerfile.parser import parse
+from imagekit.errors import DockerfileError, UsageError
+from imagekit.events import BuildFinished, Observer
+from imagekit.executor.cache import BuildCache
+from imagekit.executor.contexts import Contexts
+from imagekit.executor.engine import Engine, Policy
+from imagekit.executor.handlers import Workshop
+from imagekit.executor.layers import Layers
+from imagekit.executor.run import Runner, RunOptions
+from imagekit.executor.values import Layer
+from imagekit.layer.compress import Codec, codec
+from imagekit.oci.descriptor import Descriptor
+from imagekit.oci.platform import Platform
+from imagekit.oci.reference import Reference
+from imagekit.options import Secret
+from imagekit.packer.image import Image
+from imagekit.packer.spec import Output
+from imagekit.plan import BaseRequest, Plan, ResolvedBase, lower, missing_bases, stage_graph
+from imagekit.plan.ops import Exec
+from imagekit.sandbox.base import Cancellation, Network, Ulimit
+from imagekit.store.local import Store
+
+EPOCH = "SOURCE_DATE_EPOCH"
+_NETWORKS = ("default", "none", "host")
+_ENTITLEMENTS = frozenset({"security.insecure", "network.host"})
+
+
+@frozen(kw_only=True)
+class Request:
+    """What a caller asks for; the fields are the arguments of `imagekit.build`."""
+
+    context: Path
+    dockerfile: str | os.PathLike[str] | IO[bytes] | None = None
+    target: str | None = None
+    platforms: tuple[Platform, ...] = ()
+    build_args: Mapping[str, str] = field(factory=dict)
+    build_contexts: Mapping[str, str] = field(factory=dict)
+    tags: tuple[str, ...] = ()
+    outputs: tuple[Output, ...] = ()
+    labels: Mapping[str, str] = field(factory=dict)
+    annotations: Mapping[str, str] = field(factory=dict)
+    secrets: tuple[Secret, ...] = ()
+    no_cache: bool = False
+    no_cache_filter: frozenset[str] = frozenset()
+    pull: bool = False
+    network: Network = "default"
+    add_hosts: tuple[tuple[str, str], ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int | None = None
+    allow: frozenset[str] = frozenset()
+    sandbox: str = "auto"
+    epoch: int | None = None
+    jobs: int | None = None
+    insecure_registries: frozenset[str] = frozenset()
+
+    def check(self) -> None:
+        """Check what can be checked before anything is read.
+
+        Raises:
+            UsageError: an argument is malformed, or two contradict each other.
+        """
+        if self.network not in _NETWORKS:
+            raise UsageError(f"network {self.network!r}", hint=f"use {', '.join(_NETWORKS)}")
+        if unknown := sorted(self.allow - _ENTITLEMENTS):
+            raise UsageError(
+                f"unknown entitlement {unknown[0]!r}", hint=f"use {', '.join(_ENTITLEMENTS)}"
+            )
+        if self.jobs is not None and self.jobs < 1:
+            raise UsageError(f"jobs must be at least 1, not {self.jobs}")
+        if any(o.push for o in self.outputs) and not (
+            self.tags or all(o.names for o in self.outputs if o.push)
+        ):
+            raise UsageError("nothing says where to push to", hint="add a tag: -t HOST/NAME:TAG")
+
+
+@frozen(kw_only=True)
+class Result:
+    """What was built.
+
+    Attributes:
+        descriptor: of the manifest, or of the index of several.
+        images: by platform, in the order asked for.
+        tags: canonical names that it has in the store.
+    """
+
+    descriptor: Descriptor
+    images: Mapping[str, Image]
+    tags: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of the manifest, or of the index of several."""
+        return str(self.descriptor.digest)
+
+    @property
+    def image(self) -> Image:
+        """The image, or the first of several."""
+        return next(iter(self.images.values()))
+
+    @property
+    def image_id(self) -> str:
+        """What `--iidfile` holds: digest of the config; of several images, of the index."""
+        if len(self.images) > 1:
+            return self.digest
+        return str(self.image.config.descriptor.digest)
+
+    def metadata(self) -> dict[str, Any]:
+        """What `--metadata-file` holds, in the form of buildx."""
+        found: dict[str, Any] = {
+            "containerimage.descriptor": self.descriptor.to_json(),
+            "containerimage.digest": self.digest,
+        }
+        if len(self.images) == 1:
+            found["containerimage.config.digest"] = self.image_id
+        if self.tags:
+            found["image.name"] = ",".join(self.tags)
+        return found
+
+
+class Builder:
+    """Builds against one store."""
+
+    def __init__(self, store: Store, observer: Observer, cancellation: Cancellation) -> None:
+        self._store = store
+        self._observer = observer
+        self._cancellation = cancellation
+
+    def build(self, request: Request) -> Result:
+        """Carry out a request; see `imagekit.build`."""
+        request.check()
+        began = time.monotonic()
+        tags = [str(Reference.parse(tag).with_default_tag()) for tag in request.tags]
+        with (
+            self._store.lease(),
+            Bases(
+                self._store,
+                insecure=request.insecure_registries,
+                pull=request.pull,
+                observer=self._observer,
+            ) as bases,
+        ):
+            result = self._build(request, tags, bases)
+        now = time.monotonic()
+        self._observer(BuildFinished(at=now, seconds=now - began))
+        return result
+
+    def _build(self, request: Request, tags: Sequence[str], bases: Bases) -> Result:
+        path, text = find_dockerfile(request.context, request.dockerfile)
+        file = parse(text, filename=path)
+        with open_folders(request.context, path, request.build_contexts, self._store) as folders:
+            plans = self._plans(request, file, folders, bases)
+            for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
+                self._observer(warning)
+            layers = Layers(
+                self._store, bases, codec=_codec(request, plans), observer=self._observer
+            )
+            stacks = self._run(request, plans, layers, folders)
+            return self._pack(request, tags, plans, stacks, layers, bases)
+
+    def _plans(
+        self, request: Request, file: Dockerfile, folders: Folders, bases: Bases
+    ) -> list[Plan]:
+        host = host_platform()
+        args = dict(request.build_args)
+        if request.epoch is not None:
+            args[EPOCH] = str(request.epoch)
+        plans = []
+        known: dict[BaseRequest, ResolvedBase] = {}
+        for platform in request.platforms or (None,):
+            graph = stage_graph(
+                file,
+                build_args=args,
+                build=host,
+                target=platform,
+                stage=request.target,
+                contexts=folders.named,
+            )
+            while missing := missing_bases(graph, known):
+                known |= {r: bases.resolve(r) for r in sorted(missing, key=str)}
+            plans.append(_with_options(lower(graph, known, labels=request.labels), request))
+        return plans
+
+    def _run(
+        self, request: Request, plans: Sequence[Plan], layers: Layers, folders: Folders
+    ) -> Sequence[tuple[Layer, ...]]:
+        secrets = {secret.id: secret for secret in request.secrets}
+        contexts = Contexts(folders.folders)
+        runner = Runner(
+            layers=layers,
+            contexts=contexts,
+            options=RunOptions(
+                sandbox=request.sandbox,
+                secret=lambda name: secrets[name].read() if name in secrets else None,
+                allow=request.allow,
+            ),
+            observer=self._observer,
+            cancellation=self._cancellation,
+        )
+        try:
+            engine = Engine(
+                cache=BuildCache(self._store),
+                workshop=Workshop(
+                    layers=layers,
+                    contexts=contexts,
+                    runner=runner,
+                    cancellation=self._cancellation,
+                ),
+                policy=Policy(
+                    no_cache=request.no_cache,
+                    no_cache_stages=request.no_cache_filter,
+                    jobs=request.jobs,
+                ),
+                observer=self._observer,
+                cancellation=self._cancellation,
+            )
+            return engine.run(plans)
+        finally:
+            runner.close()
+
+    def _pack(
+        self,
+        request: Request,
+        tags: Sequence[str],
+        plans: Sequence[Plan],
+        stacks: Sequence[tuple[Layer, ...]],
+        layers: Layers,
+        bases: Bases,
+    ) -> Result:
+        packer = Packer(layers, plans, stacks, annotations=request.annotations)
+        packed = packer.pack(next(iter(request.outputs), Output(type="cacheonly")))
+        delivery = Delivery(layers, bases, tags=tags, observer=self._observer)
+        for output in request.outputs:
+            delivery.deliver(output, packer.pack(output))
+        for tag in tags:
+            self._tag(packed, tag)
+        return Result(
+            descriptor=packed.root,
+            images={str(i.platform): i for i in packed.images},
+            tags=tuple(tags),
+        )
+
+    def _tag(self, packed: Packed, tag: str) -> None:
+        if self._store.tags().get(tag) != packed.root:
+            self._store.tag(packed.root, tag)
+
+
+def _codec(request: Request, plans: Sequence[Plan]) -> Codec:
+    """How new layers are compressed: as the first output wants it."""
+    wanted = next((o for o in request.outputs if o.compression), None)
+    reproducible = any(plan.epoch is not None for plan in plans)
+    if wanted is None or wanted.compression is None:
+        return codec("gzip", reproducible=reproducible)
+    return codec(wanted.compression, level=wanted.level, reproducible=reproducible)
+
+
+def _with_options(plan: Plan, request: Request) -> Plan:
+    """The plan with the options that every RUN of a build has."""
+    steps = []
+    for step in plan.steps:
+        op = step.op
+        if isinstance(op, Exec):
+            if op.network == "host" and "network.host" not in request.allow:
+                raise DockerfileError(
+                    "RUN --network=host is not allowed",
+                    span=step.span,
+                    filename=plan.filename,
+                    source=plan.source,
+                    hint="allow it with --allow network.host",
+                    code="not-allowed",
+                )
+            op = evolve(
+                op,
+                network=request.network if op.network == "default" else op.network,
+                extra_hosts=request.add_hosts,
+                ulimits=tuple((u.name, u.soft, u.hard) for u in request.ulimits),
+                shm_size=request.shm_size or 0,
+            )
+            step = evolve(step, op=op)  # noqa: PLW2901 - the step as it is to be
+        steps.append(step)
+    return evolve(plan, steps=tuple(steps))

@@ -1,0 +1,290 @@
+"""From layers to images, and from images to the places that were asked for.
+
+Part of the doors: layers come from the executor, documents are the packer's, places are the
+store's and the registry's.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from attrs import frozen
+
+from imagekit.bases import Bases
+from imagekit.errors import NotFoundError, OutputError, UsageError
+from imagekit.events import Observer
+from imagekit.executor.layers import Layers
+from imagekit.executor.values import Layer
+from imagekit.layer.compress import Codec, codec
+from imagekit.oci.descriptor import Descriptor
+from imagekit.oci.digest import Digest
+from imagekit.oci.document import Document
+from imagekit.oci.reference import Reference
+from imagekit.packer.finish import finish
+from imagekit.packer.image import Image, image
+from imagekit.packer.index import index
+from imagekit.packer.spec import Output
+from imagekit.plan import Plan
+from imagekit.store.database import CacheRecord
+
+Writer = Callable[[BinaryIO], object]
+"""Writes a result to an open file."""
+
+_INDEX = "index:"
+_MANIFEST = "manifest:"
+
+
+@frozen(kw_only=True)
+class Packed:
+    """Images that are in the store but for what layers of their bases were never fetched.
+
+    Attributes:
+        root: the manifest, or the index of several.
+        images: in the order of the plans.
+        stacks: their layers, lowest first.
+    """
+
+    root: Descriptor
+    images: tuple[Image, ...]
+    stacks: tuple[tuple[Layer, ...], ...]
+
+
+class Packer:
+    """Packs what was built, in the forms that outputs want."""
+
+    def __init__(
+        self,
+        layers: Layers,
+        plans: Sequence[Plan],
+        stacks: Sequence[tuple[Layer, ...]],
+        *,
+        annotations: Mapping[str, str],
+    ) -> None:
+        self._layers = layers
+        self._plans = plans
+        self._stacks = stacks
+        self._annotations = annotations
+        self._packed: dict[tuple[Codec, bool, bool], Packed] = {}
+
+    def pack(self, output: Output) -> Packed:
+        """The images as an output wants them; documents are stored, equal forms made once."""
+        wanted = self._layers.codec
+        if output.compression is not None:
+            reproducible = any(plan.epoch is not None for plan in self._plans)
+            wanted = codec(output.compression, level=output.level, reproducible=reproducible)
+        docker = not output.oci_media_types
+        form = (wanted, output.force_compression, docker)
+        if form not in self._packed:
+            self._packed[form] = self._pack(wanted, force=output.force_compression, docker=docker)
+        return self._packed[form]
+
+    def _pack(self, wanted: Codec, *, force: bool, docker: bool) -> Packed:
+        stacks = tuple(
+            tuple(
+                self._layers.recode(layer, wanted, epoch=plan.epoch if layer.created else None)
+                if layer.created or force
+                else layer
+                for layer in stack
+            )
+            for plan, stack in zip(self._plans, self._stacks, strict=True)
+        )
+        images = tuple(
+            self._image(plan, stack, docker=docker)
+            for plan, stack in zip(self._plans, stacks, strict=True)
+        )
+        if len(images) == 1:
+            return Packed(root=images[0].manifest.descriptor, images=images, stacks=stacks)
+        document = index(images, annotations=self._annotated(_INDEX), docker=docker)
+        self._store(document)
+        return Packed(root=document.descriptor, images=images, stacks=stacks)
+
+    def _image(self, plan: Plan, stack: Sequence[Layer], *, docker: bool) -> Image:
+        times = [layer.created for layer in stack if layer.created]
+        config = finish(
+            plan.config,
+            base_history=plan.base_history,
+            diff_ids=[layer.diff_id for layer in stack],
+            layer_times=times,
+            otherwise=0 if times or plan.epoch is not None else self._first_built(plan),
+            epoch=plan.epoch,
+        )
+        made = image(
+            config,
+            [layer.descriptor for layer in stack],
+            annotations=self._annotated(_MANIFEST),
+            docker=docker,
+        )
+        self._store(made.config)
+        self._store(made.manifest)
+        return made
+
+    def _annotated(self, level: str) -> dict[str, str]:
+        """The annotations of one level; without a level, they are the manifest's."""
+        found = {}
+        for key, value in self._annotations.items():
+            if key.startswith(level):
+                found[key.removeprefix(level)] = value
+            elif level == _MANIFEST and not key.startswith(_INDEX):
+                found[key] = value
+        return found
+
+    def _first_built(self, plan: Plan) -> int:
+        """When an image without a new layer was built first: no layer could tell."""
+        database = self._layers.store.database
+        key = str(Digest.of(b"image " + plan.config.encode()))
+        found = database.records([key]).get(key)
+        if found is not None:
+            return found.created
+        now = int(time.time())
+        database.put_record(CacheRecord(key=key, scope="image", result={}, created=now))
+        return now
+
+    def _store(self, document: Document[Any]) -> None:
+        self._layers.store.write_bytes(document.descriptor, document.raw)
+
+
+class Everything:
+    """All blobs of packed images as a `Source`; layers of bases are fetched when opened."""
+
+    def __init__(self, layers: Layers, packed: Packed) -> None:
+        self._layers = layers
+        self._by_digest = {
+            layer.descriptor.digest: layer for stack in packed.stacks for layer in stack
+        }
+
+    def resolve(self, name: str) -> Descriptor:
+        """See `Source`."""
+        raise NotFoundError(f"no such tag: {name}")
+
+    def open(self, descriptor: Descriptor) -> BinaryIO:
+        """See `Source`."""
+        layer = self._by_digest.get(descriptor.digest)
+        if layer is not None:
+            self._layers.ensure_blob(layer, why="the result holds it")
+        return self._layers.store.open(descriptor)
+
+
+class Delivery:
+    """Puts packed images where they were asked for."""
+
+    def __init__(
+        self, layers: Layers, bases: Bases, *, tags: Sequence[str], observer: Observer
+    ) -> None:
+        self._layers = layers
+        self._bases = bases
+        self._tags = tuple(tags)
+        self._observer = observer
+
+    def deliver(self, output: Output, packed: Packed) -> None:
+        """Carry out one output.
+
+        Raises:
+            OutputError: the place cannot be written to.
+            RegistryError: the registry does not take it.
+        """
+        names = tuple(str(Reference.parse(n).with_default_tag()) for n in output.names)
+        names = (*self._tags, *names)
+        match output.type:
+            case "oci":
+                self._oci(output, packed, names)
+            case "docker":
+                self._docker(output, packed, names)
+            case "local" | "tar":
+                from imagekit.rootfs import export  # noqa: PLC0415 - few outputs need it
+
+                export(output, packed, self._layers)
+            case "image":
+                for name in names:
+                    self._layers.store.tag(packed.root, name)
+                if output.push:
+                    self._push(output, packed, names)
+            case "cacheonly":
+                pass
+
+    def _oci(self, output: Output, packed: Packed, names: Sequence[str]) -> None:
+        from imagekit.store.archive import write_oci_archive  # noqa: PLC0415
+        from imagekit.store.copy import copy  # noqa: PLC0415
+        from imagekit.store.layout import Layout  # noqa: PLC0415
+
+        source = Everything(self._layers, packed)
+        if output.tar:
+            self._to_file(
+                output.dest,
+                lambda stream: write_oci_archive(stream, source, packed.root, names=names),
+            )
+            return
+        layout = Layout(Path(output.dest), create=True)
+        copy(source, packed.root, layout, observer=self._observer)
+        for name in names or ("latest",):
+            layout.tag(packed.root, name)
+
+    def _docker(self, output: Output, packed: Packed, names: Sequence[str]) -> None:
+        from imagekit.store.archive import write_docker_archive  # noqa: PLC0415
+
+        if len(packed.images) > 1:
+            raise UsageError(
+                "a docker archive holds one platform",
+                hint="build one --platform, or use type=oci",
+            )
+        source = Everything(self._layers, packed)
+        self._to_file(
+            output.dest,
+            lambda stream: write_docker_archive(stream, source, packed.root, names=names),
+        )
+
+    def _push(self, output: Output, packed: Packed, names: Sequence[str]) -> None:
+        from imagekit.store.copy import copy  # noqa: PLC0415
+
+        source = Everything(self._layers, packed)
+        for name in names:
+            reference = Reference.parse(name)
+            target = self._bases.repository(
+                reference,
+                insecure=output.insecure,
+                mount_from=self._mountable(packed, reference),
+            )
+            tag = None if output.by_digest else reference.tag
+            copy(source, packed.root, target, tag=tag, observer=self._observer)
+
+    def _mountable(self, packed: Packed, reference: Reference) -> tuple[str, ...]:
+        """Repositories of the same registry that layers of the bases came from."""
+        found = []
+        for layer in (layer for stack in packed.stacks for layer in stack):
+            if layer.origin and "://" not in layer.origin and not layer.origin.endswith(":"):
+                origin = Reference.parse(layer.origin)
+                if origin.host == reference.host:
+                    found.append(origin.repository)
+        return tuple(dict.fromkeys(found))
+
+    def _to_file(self, dest: str, write: Writer) -> None:
+        if dest == "-":
+            if sys.stdout.isatty():
+                raise UsageError(
+                    "the result is not written to a terminal", hint="add dest=FILE to -o"
+                )
+            write(sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        write_atomically(Path(dest), write)
+
+
+def write_atomically(path: Path, write: Writer) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with temporary.open("xb") as stream:
+            write(stream)
+        temporary.replace(path)
+    except OSError as exc:
+        raise OutputError(
+            f"cannot write {path}: {exc.strerror}", hint="is there room, and may you write there?"
+        ) from exc
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,95 @@
+"""ADD of an archive: told by its content, unpacked to a temporary file, its members listed."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from imagekit.errors import BadArchiveError
+from imagekit.executor.contents import Sources, Spool
+from imagekit.layer.decompress import Decompressor, detect_compression
+from imagekit.layer.headers import BLOCK, ZERO_BLOCK, checksum_matches
+from imagekit.layer.tar import ArchiveMember, read_archive
+from imagekit.layer.tree import Entry
+
+_CHUNK: Final = 1 << 20
+
+
+class Archives:
+    """The archives of one step; their temporary files go with it."""
+
+    def __init__(self, sources: Sources, folder: Path) -> None:
+        self._sources = sources
+        self._folder = folder
+        self._files: list[BinaryIO] = []
+
+    def unpack(self, entry: Entry) -> tuple[ArchiveMember, ...] | None:
+        """The members of a file, or None if it is no archive with any.
+
+        Raises:
+            BadArchiveError: it starts as an archive and does not go on as one.
+        """
+        chunks = self._sources.chunks(entry)
+        first = next(chunks, b"")
+        stream = Decompressor(_Chunks(first, chunks), detect_compression(first), ratio_max=None)
+        try:
+            block = _read_exactly(stream, BLOCK)
+        except BadArchiveError:
+            return None  # compressed, as far as its first bytes say, but not really
+        if len(block) < BLOCK or block == ZERO_BLOCK or not checksum_matches(block):
+            return None
+        return self._list(block, stream)
+
+    def _list(self, start: bytes, stream: Decompressor) -> tuple[ArchiveMember, ...] | None:
+        file = self._temporary()
+        source = f"archive:{len(self._files)}"
+        members = read_archive(_Spooled(start, stream.read, file.write), source=source)
+        self._sources.add(source, Spool(file))
+        return members or None
+
+    def _temporary(self) -> BinaryIO:
+        file = tempfile.TemporaryFile(dir=self._folder, prefix="archive-")  # noqa: SIM115 - `close`
+        self._files.append(file)
+        return file
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        for file in self._files:
+            file.close()
+
+
+class _Chunks:
+    """Pieces of a file as a stream."""
+
+    def __init__(self, first: bytes, rest: Iterator[bytes]) -> None:
+        self._data = first
+        self._rest = rest
+
+    def read(self, size: int, /) -> bytes:
+        if not self._data:
+            self._data = next(self._rest, b"")
+        data, self._data = self._data[:size], self._data[size:]
+        return data
+
+
+class _Spooled:
+    """A stream that starts with bytes that were read before, and is written down as it is read."""
+
+    def __init__(
+        self, start: bytes, read: Callable[[int], bytes], write: Callable[[bytes], object]
+    ) -> None:
+        self._start = start
+        self._read = read
+        self._write = write
+
+    def read(self, size: int, /) -> bytes:
+        data, self._start = (self._start or self._read(size)), b""
+        self._write(data)
+        return data
+
+
+def _read_exactly(stream: Decompressor, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := stream.read(size - len(data))):
+        data += more
+    return data

@@ -1,0 +1,139 @@
+"""Local contexts of a build: scanned once, and read only where a step reads them."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from imagekit.disk.context import FolderContext
+from imagekit.dockerfile.ignore import Matcher, go_match
+from imagekit.errors import UsageError
+from imagekit.layer.content_digest import content_digest, tree_digest
+from imagekit.layer.draft import Draft
+from imagekit.layer.selection import Filter, Patterns, Source, chosen, join
+from imagekit.layer.tree import DIRECTORY, FILE, SYMLINK, Directory, Entry, Tree, find
+from imagekit.oci.digest import Digest
+from imagekit.plan.ops import BindMount, Copy, CopySource
+
+PATTERNS: Final = Patterns(matcher=Matcher, matches=go_match)
+"""What patterns in COPY and ADD mean."""
+
+
+class Contexts:
+    """The folders that a build was given, by name; the main one has the empty name."""
+
+    def __init__(self, folders: Mapping[str, FolderContext]) -> None:
+        self._folders = dict(folders)
+        self._trees: dict[str, Tree] = {}
+        self._lock = threading.Lock()
+
+    def folder(self, name: str) -> FolderContext:
+        """The context of that name.
+
+        Raises:
+            UsageError: none was given.
+        """
+        if name not in self._folders:
+            raise UsageError(
+                f"no build context named {name!r}" if name else "this build has no context",
+                hint=f"give it with --build-context {name}=FOLDER" if name else "name a folder",
+            )
+        return self._folders[name]
+
+    def tree(self, name: str) -> Tree:
+        """What is in it, with the digests that were read so far."""
+        with self._lock:
+            found = self._trees.get(name)
+        return self.folder(name).scan() if found is None else found
+
+    def tree_for(self, name: str, real_paths: Sequence[str]) -> Tree:
+        """The same, with digests for these files read or taken from the stat cache."""
+        folder = self.folder(name)
+        with self._lock:
+            tree = self._trees.get(name) or folder.scan()
+            entries = [(path, tree.get(path)) for path in real_paths]
+            missing = [(p, e) for p, e in entries if e is not None and not _known(e)]
+            if missing:
+                draft = Draft(tree)
+                found = folder.digest([entry for _, entry in missing])
+                for (path, _), entry in zip(missing, found, strict=True):
+                    draft.put(path, entry)
+                tree = draft.tree()
+            self._trees[name] = tree
+            return tree
+
+    def copy_digest(self, name: str, op: Copy, position: int) -> Digest:
+        """The digest of what a copy reads of this context, its input at a position."""
+        named = [s for s in op.sources if isinstance(s, CopySource) and s.input == position]
+        tree = self.tree(name)
+        paths = [path for s in named for path in selected_files(as_source(s, tree), op)]
+        return copy_content(op, position, self.tree_for(name, paths))
+
+    def mount_digest(self, name: str, mounts: Sequence[BindMount]) -> Digest:
+        """The digest of what bind mounts show of this context."""
+        paths = [path for mount in mounts for path in self.files_below(name, mount.source)]
+        return mounts_content(mounts, self.tree_for(name, paths))
+
+    def files_below(self, name: str, source: str) -> list[str]:
+        """Where the files are at and below a path of a context, links resolved."""
+        tree = self.tree(name)
+        found = tree.resolve(source)
+        node = find(tree.root, found.path)
+        if not isinstance(node, Directory):
+            return [found.path]
+        return [
+            join(found.path, path)
+            for path, entry, _ in Filter().select(node)
+            if entry.kind == FILE
+        ]
+
+    def close(self) -> None:
+        """Close all of them, keeping what was learnt."""
+        for folder in self._folders.values():
+            folder.close()
+
+
+def as_source(source: CopySource, tree: Tree) -> Source:
+    """A source argument of a plan as trees know it."""
+    return Source(
+        tree=tree,
+        path=source.path,
+        wildcard=source.wildcard,
+        pattern=source.pattern,
+        required=source.required,
+        unpack=source.unpack,
+    )
+
+
+def selected_files(source: Source, op: Copy) -> Iterator[str]:
+    """Where the files are that a copy reads, links resolved."""
+    for match, rules in chosen(source, op.exclude, PATTERNS):
+        if not isinstance(match.node, Directory):
+            yield match.real
+            continue
+        for path, entry, _ in rules.select(match.node):
+            if entry.kind != DIRECTORY:
+                yield join(match.real, path)
+
+
+def copy_content(op: Copy, position: int, tree: Tree) -> Digest:
+    """The digest of what a copy reads of a tree, its input at a position."""
+    digests = [
+        content_digest(as_source(source, tree), patterns=PATTERNS, exclude=op.exclude)
+        for source in op.sources
+        if isinstance(source, CopySource) and source.input == position
+    ]
+    return Digest.of("\n".join(["copied", *map(str, digests)]).encode())
+
+
+def mounts_content(mounts: Sequence[BindMount], tree: Tree) -> Digest:
+    """The digest of what bind mounts show of a tree."""
+    digests = []
+    for mount in mounts:
+        found = tree.resolve(mount.source)
+        node = find(tree.root, found.path)
+        digests.append("" if node is None else str(tree_digest(node)))
+    return Digest.of("\n".join(["mounted", *digests]).encode())
+
+
+def _known(entry: Entry) -> bool:
+    return entry.kind in (DIRECTORY, SYMLINK) or bool(entry.digest)

@@ -1,0 +1,129 @@
+"""The mounts of a RUN as a sandbox takes them: trees laid out, caches locked, secrets read."""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from typing import Self
+
+from imagekit.errors import UsageError
+from imagekit.executor.contexts import Contexts
+from imagekit.executor.layers import Layers
+from imagekit.executor.snapshots import Snapshots
+from imagekit.executor.values import Outcome, SecretReader
+from imagekit.plan import ops
+from imagekit.sandbox import base
+
+
+class Mounts:
+    """The mounts of one step; what they hold is let go when it ends."""
+
+    def __init__(
+        self, layers: Layers, contexts: Contexts, snapshots: Snapshots, secret: SecretReader
+    ) -> None:
+        self._layers = layers
+        self._contexts = contexts
+        self._snapshots = snapshots
+        self._secret = secret
+        self._held = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.close()
+
+    def secret_values(self, op: ops.Exec) -> tuple[bytes, ...]:
+        """The secrets that a step sees, to be masked in what it writes.
+
+        Raises:
+            UsageError: a required one was not given.
+        """
+        mounts = [m for m in op.mounts if isinstance(m, ops.SecretMount)]
+        return tuple(v for v in (self._value(m) for m in mounts) if v is not None)
+
+    def environment(self, op: ops.Exec) -> Iterator[tuple[str, str]]:
+        """Secrets that a step gets as environment variables."""
+        for mount in op.mounts:
+            if isinstance(mount, ops.SecretMount) and mount.env:
+                value = self._value(mount)
+                if value is not None:
+                    yield mount.env, value.decode("utf-8", "surrogateescape")
+
+    def prepare(self, op: ops.Exec, inputs: Sequence[Outcome]) -> tuple[base.Mount, ...]:
+        """The mounts for the sandbox, in order.
+
+        Raises:
+            UsageError: a required secret was not given, or a kind is not supported.
+        """
+        made = [m for mount in op.mounts for m in self._mount(mount, inputs)]
+        return tuple(made)
+
+    def _mount(self, mount: ops.Mount, inputs: Sequence[Outcome]) -> Iterator[base.Mount]:
+        match mount:
+            case ops.BindMount():
+                yield self._bind(mount, inputs[mount.input])
+            case ops.CacheMount():
+                yield self._cache(mount, inputs)
+            case ops.TmpfsMount():
+                yield base.TmpfsMount(target=mount.target, size=mount.size or None)
+            case ops.ScriptMount():
+                yield base.FileMount(target=mount.target, content=mount.content, mode=0o755)
+            case ops.SecretMount():
+                value = self._value(mount)
+                if value is not None and mount.target:
+                    yield base.FileMount(
+                        target=mount.target,
+                        content=value,
+                        mode=mount.mode,
+                        uid=mount.uid,
+                        gid=mount.gid,
+                    )
+            case ops.SshMount():
+                if mount.required:
+                    raise UsageError(
+                        "RUN --mount=type=ssh is not supported yet",
+                        hint="use a secret with a deploy key",
+                        code="unsupported",
+                    )
+
+    def _value(self, mount: ops.SecretMount) -> bytes | None:
+        value = self._secret(mount.id)
+        if value is None and mount.required:
+            raise UsageError(
+                f"the secret {mount.id} is required and was not given",
+                hint=f"give it with --secret id={mount.id},src=FILE",
+                code="secret-not-found",
+            )
+        return value
+
+    def _bind(self, mount: ops.BindMount, outcome: Outcome) -> base.BindMount:
+        return base.BindMount(
+            source=self._folders(outcome, mount.source),
+            target=mount.target,
+            subpath=mount.source,
+            read_only=mount.read_only,
+            writable_copy=not mount.read_only,
+        )
+
+    def _folders(self, outcome: Outcome, source: str) -> tuple[str, ...]:
+        """Layer folders, topmost first, that together show what an input is."""
+        if outcome.context is None:
+            return self._snapshots.folders(outcome.layers)
+        name = outcome.context
+        tree = self._contexts.tree_for(name, self._contexts.files_below(name, source))
+        folder = self._contexts.folder(name)
+        return (self._held.enter_context(self._snapshots.laid_out(tree, source, folder)),)
+
+    def _cache(self, mount: ops.CacheMount, inputs: Sequence[Outcome]) -> base.BindMount:
+        name = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        store = self._layers.store
+        if mount.sharing == "locked":
+            self._held.enter_context(store.lock(f"cache {name}"))
+        if mount.sharing == "private":
+            name = self._held.enter_context(self._snapshots.private_cache(name))
+        folder = self._snapshots.cache_folder(name, uid=mount.uid, gid=mount.gid, mode=mount.mode)
+        if folder.fresh and mount.input is not None:
+            self._snapshots.fill(folder.path, inputs[mount.input].layers, mount.source)
+        return base.BindMount(
+            source=str(folder.path), target=mount.target, read_only=mount.read_only
+        )
