@@ -1,6 +1,7 @@
 """What one layer does to the tree below it, found out and done."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from attrs import field, frozen
 
@@ -72,11 +73,9 @@ def diff(lower: Tree, upper: Tree, *, directory_times: bool = True) -> Changes:
 
     Spec: dockerfile-semantics.md section 14.
     """
-    found = _Differ(directory_times, _changed_links(lower, upper))
-    root = lower.root.entry, upper.root.entry
-    if found.differs(*root):
-        found.entries.append(("", root[1]))
-    found.compare("", lower.root, upper.root)
+    found = _Differ(directory_times=directory_times, links=_changed_links(lower, upper))
+    if lower.root is not upper.root:
+        found.compare(lower.root, upper.root)
     return Changes(entries=dict(found.entries), whiteouts=frozenset(found.whiteouts))
 
 
@@ -132,56 +131,93 @@ class _Parents:
         return self._draft.resolve(place).path
 
 
-class _Differ:
-    """What is found while two trees are walked side by side."""
+class _Frame(NamedTuple):
+    """A directory that is being compared.
 
-    def __init__(self, directory_times: bool, links: frozenset[str]) -> None:  # noqa: FBT001 - passed on
+    Attributes:
+        path: of the directory.
+        lower: the directory before, or None.
+        upper: the directory after.
+        names: those after, as far as they are still to be compared.
+        entries: how many entries were found when it was begun, its own included.
+        whiteouts: how many whiteouts.
+    """
+
+    path: str
+    lower: Directory | None
+    upper: Directory
+    names: Iterator[str]
+    entries: int
+    whiteouts: int
+
+
+class _Differ:
+    """What is found while two trees are walked side by side, without recursion."""
+
+    def __init__(self, *, directory_times: bool, links: frozenset[str]) -> None:
         self.entries: list[tuple[str, Entry]] = []
         self.whiteouts: list[str] = []
         self._directory_times = directory_times
         self._links = links
+        self._stack: list[_Frame] = []
 
-    def differs(self, lower: Entry, upper: Entry) -> bool:
-        """Whether an entry is to be in the layer."""
+    def compare(self, lower: Directory, upper: Directory) -> None:
+        """Find what differs in two roots."""
+        if self._differs(lower.entry, upper.entry):
+            self.entries.append(("", upper.entry))
+        self._begin("", lower, upper)
+        while self._stack:
+            frame = self._stack[-1]
+            for name in frame.names:
+                if self._entry(frame, name):
+                    break
+            else:
+                self._stack.pop()
+                self._end(frame)
+
+    def _differs(self, lower: Entry, upper: Entry) -> bool:
         if same(lower, upper):
             return False
         if self._directory_times or lower.kind != DIRECTORY:
             return True
         return not same(lower._replace(mtime=upper.mtime), upper)
 
-    def compare(self, path: str, lower: Directory | None, upper: Directory) -> None:
-        """Find what differs below a directory that is in the upper tree."""
-        if lower is upper and not self._links:
-            return
-        before = {} if lower is None else lower.children
-        prefix = f"{path}/" if path else ""
-        after = upper.children
-        if before:
-            self.whiteouts += [prefix + name for name in before if name not in after]
-        for name in sorted_names(after):
-            node, old = after[name], before.get(name)
-            if isinstance(node, Directory):
-                self._directory(prefix + name, old, node)
-            elif (
-                old is None
-                or isinstance(old, Directory)
-                or (old is not node and self.differs(old, node))
-                or prefix + name in self._links
-            ):
-                self.entries.append((prefix + name, node))
+    def _begin(self, path: str, lower: Directory | None, upper: Directory) -> None:
+        count = len(self.whiteouts)
+        if lower is not None:
+            prefix = f"{path}/" if path else ""
+            after = upper.children
+            self.whiteouts += [prefix + name for name in lower.children if name not in after]
+        names = iter(sorted_names(upper.children))
+        self._stack.append(_Frame(path, lower, upper, names, len(self.entries), count))
 
-    def _directory(self, path: str, old: object, node: Directory) -> None:
-        lower = old if isinstance(old, Directory) else None
-        if lower is node and not self._links:
-            return
-        entries, whiteouts = len(self.entries), len(self.whiteouts)
-        self.entries.append((path, node.entry))
-        self.compare(path, lower, node)
+    def _entry(self, frame: _Frame, name: str) -> bool:
+        """Compare one name; tell whether it is a directory that is now begun."""
+        node = frame.upper.children[name]
+        old = None if frame.lower is None else frame.lower.children.get(name)
+        path = f"{frame.path}/{name}" if frame.path else name
+        if isinstance(node, Directory):
+            if old is node and not self._links:
+                return False
+            self.entries.append((path, node.entry))
+            self._begin(path, old if isinstance(old, Directory) else None, node)
+            return True
         if (
-            lower is not None
-            and len(self.entries) == entries + 1
-            and len(self.whiteouts) == whiteouts
-            and not self.differs(lower.entry, node.entry)
+            not isinstance(old, Entry)
+            or (old is not node and self._differs(old, node))
+            or path in self._links
+        ):
+            self.entries.append((path, node))
+        return False
+
+    def _end(self, frame: _Frame) -> None:
+        """Drop the entry of a directory in and below which nothing differs."""
+        if (
+            frame.path
+            and frame.lower is not None
+            and len(self.entries) == frame.entries
+            and len(self.whiteouts) == frame.whiteouts
+            and not self._differs(frame.lower.entry, frame.upper.entry)
         ):
             self.entries.pop()
 
@@ -201,16 +237,18 @@ def _changed_links(lower: Tree, upper: Tree) -> frozenset[str]:
     return frozenset(changed)
 
 
-def _has_links(lower: Directory | None, upper: Directory) -> bool:
+def _has_links(lower: Directory, upper: Directory) -> bool:
     """Whether any file has or had several names, in what the trees do not share."""
-    before = {} if lower is None else lower.children
-    for name, node in upper.children.items():
-        old = before.get(name)
-        if old is node:
-            continue
-        if isinstance(node, Directory):
-            if _has_links(old if isinstance(old, Directory) else None, node):
+    todo: list[tuple[Directory | None, Directory]] = [(lower, upper)]
+    while todo:
+        before, after = todo.pop()
+        known = {} if before is None else before.children
+        for name, node in after.children.items():
+            old = known.get(name)
+            if old is node:
+                continue
+            if isinstance(node, Directory):
+                todo.append((old if isinstance(old, Directory) else None, node))
+            elif node.inode or (old is not None and entry_of(old).inode):
                 return True
-        elif node.inode or (old is not None and entry_of(old).inode):
-            return True
     return False

@@ -169,14 +169,14 @@ def make_directories(draft: Draft, path: str, made: Entry) -> None:
     Raises:
         PathError: something on it is no directory; code `copy-many-to-file`.
     """
-    there = draft.get(path)
-    if there is not None and there.kind == DIRECTORY:
-        return
-    head, _, _ = path.rpartition("/")
-    if there is not None:
-        raise PathError(f"/{path}: not a directory", path=path, code="copy-many-to-file")
-    make_directories(draft, head, made)
-    draft.put(path, made)
+    at = ""
+    for name in path.split("/") if path else ():
+        at = join(at, name)
+        there = draft.get(at)
+        if there is None:
+            draft.put(at, made)
+        elif there.kind != DIRECTORY:
+            raise PathError(f"/{at}: not a directory", path=at, code="copy-many-to-file")
 
 
 def _databases(root: Tree, read_file: Callable[[Entry], bytes]) -> Databases:

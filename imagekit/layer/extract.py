@@ -7,16 +7,32 @@ Spec: dockerfile-semantics.md section 10; security.md L-3 to L-5.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from imagekit.errors import PathError
 from imagekit.layer.draft import Draft
 from imagekit.layer.inodes import Inodes
 from imagekit.layer.selection import join
-from imagekit.layer.tar import ArchiveMember
 from imagekit.layer.tree import DIRECTORY, SYMLINK, Entry
 
-Archive = Sequence[ArchiveMember]
-"""The members of an archive, in its order, as `tar.read_archive` gives them."""
+
+class Member(NamedTuple):
+    """One member of an archive.
+
+    Attributes:
+        name: as it stands in the archive.
+        entry: what it is; of a hard link only owner, mode and time count.
+        hardlink: the name of the member that it is another name of, as it stands; empty for
+            anything but a hard link.
+    """
+
+    name: str
+    entry: Entry
+    hardlink: str = ""
+
+
+Archive = Sequence[Member]
+"""The members of an archive, in its order."""
 
 
 def extract(
@@ -35,15 +51,25 @@ def extract(
 
     Raises:
         PathError: a member below something that is no directory, code `copy-many-to-file`; below a
-            link that dangles, or a hardlink to nothing, code `source-not-found`.
+            link that dangles, or a hard link to nothing, code `source-not-found`.
     """
     extractor = _Extractor(draft, dest, now)
-    for path, entry, target in archive:
-        if not path:
-            continue
-        if owner is not None:
-            entry = entry._replace(uid=owner[0], gid=owner[1])  # noqa: PLW2901 - it is the owner's
-        extractor.add(path, entry, target)
+    for name, entry, hardlink in archive:
+        path = clean(name)
+        if path:
+            uid, gid = owner or (entry.uid, entry.gid)
+            extractor.add(path, entry._replace(uid=uid, gid=gid, inode=0), clean(hardlink))
+
+
+def clean(name: str) -> str:
+    """A member's name from the directory that is extracted into, which `..` does not leave."""
+    parts: list[str] = []
+    for part in name.split("/"):
+        if part == "..":
+            del parts[-1:]
+        elif part not in ("", "."):
+            parts.append(part)
+    return "/".join(parts)
 
 
 class _Extractor:
@@ -59,9 +85,6 @@ class _Extractor:
         place = self._place(path)
         if target:
             self._link(place, entry, target)
-        elif entry.inode:
-            file = entry._replace(inode=self._inodes.of(place, entry))
-            self._share(place, file)
         else:
             self._put(place, entry)
 
@@ -101,7 +124,7 @@ class _Extractor:
         self._draft.put(place, entry)
 
     def _link(self, place: str, entry: Entry, target: str) -> None:
-        """Make another name of a file that was there before the archive, or is behind a link."""
+        """Make another name of a file, which takes owner, mode and time from it."""
         found = self._draft.resolve(target, within=self._dest, follow_last=False)
         if found.entry is None:
             raise _missing(target, f"a hardlink at /{place} names it")

@@ -116,35 +116,38 @@ class Filter:
     def select(self, top: Directory) -> Iterator[Selected]:
         """What is copied of a directory, parents first, without the directory itself."""
         if self.include is None and self.exclude is None:
-            yield from _everything(top, "")
-        else:
-            yield from self._some(top, "", (_NO_STATE, _NO_STATE), [])
+            return _everything(top)
+        return self._some(top)
 
-    def _some(
-        self, top: Directory, prefix: str, states: tuple[int, int], waiting: list[Selected]
-    ) -> Iterator[Selected]:
-        for name in sorted_names(top.children):
-            node, path = top.children[name], prefix + name
-            included, excluded = True, False
-            in_state, ex_state = states
-            if self.include is not None:
-                included, in_state = self.include.step(path, in_state)
-            if self.exclude is not None:
-                excluded, ex_state = self.exclude.step(path, ex_state)
-            wanted = included and not excluded
-            if wanted:
-                yield from waiting
-                waiting.clear()
-                yield Selected(path, entry_of(node), whole=True)
-            if not isinstance(node, Directory):
-                continue
-            if not wanted:
-                if self._nothing_below(path, included=included, excluded=excluded):
+    def _some(self, top: Directory) -> Iterator[Selected]:
+        stack = [_Open("", top, _NO_STATE, _NO_STATE, iter(sorted_names(top.children)))]
+        waiting: list[Selected] = []
+        while stack:
+            prefix, directory, in_state, ex_state, names = stack[-1]
+            for name in names:
+                node, path = directory.children[name], prefix + name
+                included, excluded, below_in, below_ex = True, False, in_state, ex_state
+                if self.include is not None:
+                    included, below_in = self.include.step(path, in_state)
+                if self.exclude is not None:
+                    excluded, below_ex = self.exclude.step(path, ex_state)
+                if included and not excluded:
+                    yield from waiting
+                    waiting.clear()
+                    yield Selected(path, entry_of(node), whole=True)
+                if not isinstance(node, Directory):
                     continue
-                waiting.append(Selected(path, node.entry, whole=False))
-            yield from self._some(node, f"{path}/", (in_state, ex_state), waiting)
-            if waiting:
-                waiting.pop()
+                if excluded or not included:
+                    if self._nothing_below(path, included=included, excluded=excluded):
+                        continue
+                    waiting.append(Selected(path, node.entry, whole=False))
+                inside = iter(sorted_names(node.children))
+                stack.append(_Open(f"{path}/", node, below_in, below_ex, inside))
+                break
+            else:
+                stack.pop()
+                if waiting and f"{waiting[-1].path}/" == prefix:
+                    waiting.pop()
 
     def _nothing_below(self, path: str, *, included: bool, excluded: bool) -> bool:
         """Whether nothing below a directory that is not copied can be."""
@@ -153,14 +156,26 @@ class Filter:
         return not included and self.include is not None and self.include.cannot_match_below(path)
 
 
-def _everything(top: Directory, prefix: str) -> Iterator[Selected]:
-    for name in sorted_names(top.children):
-        node = top.children[name]
-        if isinstance(node, Directory):
-            yield Selected(prefix + name, node.entry, whole=True)
-            yield from _everything(node, f"{prefix}{name}/")
-        else:
-            yield Selected(prefix + name, node, whole=True)
+class _Open(NamedTuple):
+    """A directory that is being gone through.
+
+    Attributes:
+        prefix: its path with a slash, or nothing at the top.
+        directory: itself.
+        included: its state for `Filter.include`.
+        excluded: its state for `Filter.exclude`.
+        names: what is still to come.
+    """
+
+    prefix: str
+    directory: Directory
+    included: int
+    excluded: int
+    names: Iterator[str]
+
+
+def _everything(top: Directory) -> Iterator[Selected]:
+    return (Selected(path, entry, whole=True) for path, entry in Tree(top).walk())
 
 
 def join(directory: str, path: str) -> str:

@@ -15,10 +15,6 @@ from tests.support.memory_build import MemoryBuild, Unsupported, layer_view
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(os.environ.get("IMAGEKIT_CONFORMANCE", ROOT / "../shared/conformance")) / "build"
-HARD_LINKS = frozenset(
-    "add-tar-gz add-tar-xz add-tar-noslash add-tar-chmod add-tar-unpack-true add-two-tars"
-    " add-tar-and-file add-wild-tars add-tar-over-existing".split()
-)
 
 
 def cases(name: str) -> list[Any]:
@@ -27,14 +23,7 @@ def cases(name: str) -> list[Any]:
         reason = pytest.mark.skip(reason="no conformance data: set IMAGEKIT_CONFORMANCE")
         return [pytest.param({}, marks=reason, id=f"no {name}")]
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [pytest.param(row, marks=marks(row["id"]), id=row["id"]) for row in rows]
-
-
-def marks(case: str) -> list[pytest.MarkDecorator]:
-    if case in HARD_LINKS:
-        reason = "read_archive drops what the header of a hard link says of owner and mode"
-        return [pytest.mark.xfail(reason=reason, strict=False)]
-    return []
+    return [pytest.param(row, id=row["id"]) for row in rows]
 
 
 def built(case: dict[str, Any]) -> MemoryBuild | str:

@@ -145,11 +145,15 @@ class MemoryBuild:
             return None
         found = []
         for member in members:
+            name = os.fsdecode(member.name)
+            if member.kind == b"1":
+                entry = Entry(FILE, member.mode, member.uid, member.gid, member.mtime)
+                found.append(Member(name, entry, os.fsdecode(member.link)))
+                continue
             entry = archive_entry(member, source)
             if entry.where is not None:
-                self.contents[entry.where] = data[member.offset : member.offset + member.size]
-            target = member.link if member.kind == b"1" else b""
-            found.append(Member(os.fsdecode(member.name), entry, os.fsdecode(target)))
+                self.contents[entry.where] = data[member.at : member.at + member.size]
+            found.append(Member(name, entry))
         return tuple(found) or None
 
 
