@@ -211,7 +211,7 @@ class Delivery:
 
         source = Everything(self._layers, packed)
         if output.tar:
-            self._to_file(
+            to_file(
                 output.dest,
                 lambda stream: write_oci_archive(stream, source, packed.root, names=names),
             )
@@ -230,7 +230,7 @@ class Delivery:
                 hint="build one --platform, or use type=oci",
             )
         source = Everything(self._layers, packed)
-        self._to_file(
+        to_file(
             output.dest,
             lambda stream: write_docker_archive(stream, source, packed.root, names=names),
         )
@@ -259,16 +259,21 @@ class Delivery:
                     found.append(origin.repository)
         return tuple(dict.fromkeys(found))
 
-    def _to_file(self, dest: str, write: Writer) -> None:
-        if dest == "-":
-            if sys.stdout.isatty():
-                raise UsageError(
-                    "the result is not written to a terminal", hint="add dest=FILE to -o"
-                )
-            write(sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-            return
+
+def to_file(dest: str, write: Writer) -> None:
+    """Write a result to a file, whole or not at all, or to standard output for `-`.
+
+    Raises:
+        OutputError: it cannot be written.
+        UsageError: standard output is a terminal.
+    """
+    if dest != "-":
         write_atomically(Path(dest), write)
+        return
+    if sys.stdout.isatty():
+        raise UsageError("the result is not written to a terminal", hint="add dest=FILE to -o")
+    write(sys.stdout.buffer)
+    sys.stdout.buffer.flush()
 
 
 def write_atomically(path: Path, write: Writer) -> None:

@@ -8,9 +8,11 @@ from typing import BinaryIO, Final
 from imagekit.errors import BadArchiveError
 from imagekit.executor.contents import Sources, Spool
 from imagekit.layer.decompress import Decompressor, detect_compression
+from imagekit.layer.extract import Member
 from imagekit.layer.headers import BLOCK, ZERO_BLOCK, checksum_matches
-from imagekit.layer.tar import ArchiveMember, read_archive
-from imagekit.layer.tree import Entry
+from imagekit.layer.tar import Member as TarMember
+from imagekit.layer.tar import archive_entry, iter_members
+from imagekit.layer.tree import FILE, Entry
 
 _CHUNK: Final = 1 << 20
 
@@ -23,7 +25,7 @@ class Archives:
         self._folder = folder
         self._files: list[BinaryIO] = []
 
-    def unpack(self, entry: Entry) -> tuple[ArchiveMember, ...] | None:
+    def unpack(self, entry: Entry) -> tuple[Member, ...] | None:
         """The members of a file, or None if it is no archive with any.
 
         Raises:
@@ -40,10 +42,13 @@ class Archives:
             return None
         return self._list(block, stream)
 
-    def _list(self, start: bytes, stream: Decompressor) -> tuple[ArchiveMember, ...] | None:
+    def _list(self, start: bytes, stream: Decompressor) -> tuple[Member, ...] | None:
         file = self._temporary()
         source = f"archive:{len(self._files)}"
-        members = read_archive(_Spooled(start, stream.read, file.write), source=source)
+        members = tuple(
+            _member(member, source)
+            for member in iter_members(_Spooled(start, stream.read, file.write))
+        )
         self._sources.add(source, Spool(file))
         return members or None
 
@@ -56,6 +61,14 @@ class Archives:
         """Remove the temporary files."""
         for file in self._files:
             file.close()
+
+
+def _member(member: TarMember, source: str) -> Member:
+    name = member.name.decode("utf-8", "surrogateescape")
+    if member.kind != b"1":
+        return Member(name=name, entry=archive_entry(member, source))
+    entry = Entry(FILE, member.mode, member.uid, member.gid, member.mtime)
+    return Member(name=name, entry=entry, hardlink=member.link.decode("utf-8", "surrogateescape"))
 
 
 class _Chunks:

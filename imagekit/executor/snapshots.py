@@ -234,10 +234,14 @@ class Snapshots:
         while parent:
             entries[parent] = tree.get(parent) or IMPLIED
             parent = parent.rpartition("/")[0]
-        placed, foreign = _placed(entries, 0)
-        self._bench.flat().extract(
-            Changes(entries=placed), _stream(_contents(foreign, contents)), dest
-        )
+        placed, stream = in_stream(entries, contents)
+        self._bench.flat().extract(Changes(entries=placed), stream, dest)
+
+
+def in_stream(entries: dict[str, Entry], contents: Contents) -> tuple[dict[str, Entry], BinaryIO]:
+    """Entries as `disk.extract` takes them, and the stream that their places are in."""
+    placed, files = _placed(entries, 0)
+    return placed, _stream(_contents(files, contents))
 
 
 def _with_foreign(changes: Changes, layer: Layer, size: int) -> tuple[Changes, list[Entry]]:
@@ -255,13 +259,26 @@ def _with_foreign(changes: Changes, layer: Layer, size: int) -> tuple[Changes, l
 
 
 def _placed(entries: dict[str, Entry], start: int) -> tuple[dict[str, Entry], list[Entry]]:
-    """Entries as they lie in a stream of their contents, and the files in its order."""
-    placed, files, at = {}, [], start
+    """Entries as they lie in a stream of their contents, and the files in its order.
+
+    Names of one file share a place, and the number that says so.
+    """
+    placed: dict[str, Entry] = {}
+    files: list[Entry] = []
+    shared: dict[tuple[str, int], Entry] = {}
+    at = start
     for path, entry in entries.items():
         if entry.kind != FILE:
             placed[path] = entry
             continue
-        placed[path] = entry._replace(where=Where("stream", at), inode=0)
+        key = ("" if entry.where is None else entry.where.source, entry.inode)
+        if entry.inode and key in shared:
+            placed[path] = shared[key]
+            continue
+        inode = len(shared) + 1 if entry.inode else 0
+        placed[path] = entry._replace(where=Where("stream", at), inode=inode)
+        if inode:
+            shared[key] = placed[path]
         files.append(entry)
         at += entry.size
     return placed, files
