@@ -30,7 +30,9 @@ PATHS = st.lists(NAMES, min_size=1, max_size=4).map("/".join)
 IDS = st.sampled_from([0, 1, 1000, 0o7777777, 0o10000000, 2**32 - 2])
 TIMES = st.sampled_from([0, 1, 1_700_000_000, 2**33 - 1, -1, -(2**33)])
 XATTRS = st.dictionaries(
-    st.sampled_from(["user.a", "user.é", "security.capability"]), st.binary(max_size=20), max_size=2
+    st.sampled_from(["user.a", "user.é", "security.capability"]),
+    st.binary(max_size=20),
+    max_size=2,
 ).map(lambda values: tuple(sorted(values.items())))
 CONTENTS = st.sampled_from([b"", b"x", b"y" * 511, b"z" * 512, b"w" * 513, b"v" * 100_000])
 
@@ -70,7 +72,9 @@ def _below_file(path: str, entries: dict[str, Entry]) -> bool:
 
 @st.composite
 def _entry(draw: st.DrawFn, memory: Memory) -> Entry:
-    kind = draw(st.sampled_from([FILE, FILE, FILE, DIRECTORY, DIRECTORY, SYMLINK, CHARACTER, FIFO]))
+    kind = draw(
+        st.sampled_from([FILE, FILE, FILE, DIRECTORY, DIRECTORY, SYMLINK, CHARACTER, FIFO])
+    )
     bare = Entry(
         kind,
         draw(st.sampled_from([0o644, 0o755, 0o4755, 0o1777, 0])),
@@ -84,7 +88,9 @@ def _entry(draw: st.DrawFn, memory: Memory) -> Entry:
         key = hashlib.sha256(content).hexdigest()
         memory.contents[key] = content
         return bare._replace(
-            size=len(content), where=Where("memory", key), inode=draw(st.sampled_from([0, 0, 1, 2]))
+            size=len(content),
+            where=Where("memory", key),
+            inode=draw(st.sampled_from([0, 0, 1, 2])),
         )
     if kind == SYMLINK:
         return bare._replace(mode=0o777, link=draw(st.sampled_from(["a", "/b/../c", "é" * 60])))

@@ -13,7 +13,7 @@ from imagekit.oci.digest import Digest
 END = bytes(1024)
 
 
-def header(name: bytes = b"file", *, checksum: bool = True, **fields: bytes | int) -> bytes:
+def header(name: bytes = b"file", *, summed: bool = True, **fields: bytes | int) -> bytes:
     """One header block; ints are written in octal, bytes as they stand."""
     layout = {
         "name": (0, 100),
@@ -46,7 +46,7 @@ def header(name: bytes = b"file", *, checksum: bool = True, **fields: bytes | in
         start, size = layout[field]
         raw = b"%0*o\0" % (size - 1, value) if isinstance(value, int) else value
         block[start : start + len(raw)] = raw
-    if checksum and "checksum" not in fields:
+    if summed and "checksum" not in fields:
         block[148:156] = b" " * 8
         block[148:156] = b"%06o\0 " % sum(block)
     return bytes(block)
