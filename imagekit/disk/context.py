@@ -10,19 +10,28 @@ Owners are root's and times whole seconds, as in a layer. Of extended attributes
 `security.capability` are kept (C-5).
 """
 
-import contextlib
 import errno
 import hashlib
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from attrs import frozen
 
-from imagekit.disk.paths import FOLDER, check_encoding, open_beneath, open_root
+from imagekit.disk.ignorefile import find_ignore
+from imagekit.disk.paths import FOLDER, check_encoding, open_root
+from imagekit.disk.problems import (
+    SOCKET,
+    SPECIAL,
+    changed,
+    readable,
+    special_file,
+    too_large,
+    unreadable,
+)
 from imagekit.disk.stats import Known, NoStatCache, StatCache, decode, encode, is_racy, now_ns
 from imagekit.disk.xattrs import Xattrs, read_xattrs
 from imagekit.dockerfile.ignore import NO_STATE, Matcher
@@ -41,11 +50,10 @@ from imagekit.layer.tree import (
     Where,
 )
 
+__all__ = ["ContextLimits", "FolderContext", "find_ignore"]
+
 SMALL: Final = 1 << 20
 CHUNK: Final = 1 << 20
-IGNORE_LIMIT: Final = 1 << 20
-SOCKET: Final = "s"
-"""A kind that no layer has; it is in the tree so that copying it can be refused."""
 
 _KINDS: Final = {
     stat.S_IFREG: FILE,
@@ -55,12 +63,6 @@ _KINDS: Final = {
     stat.S_IFBLK: BLOCK,
     stat.S_IFIFO: FIFO,
     stat.S_IFSOCK: SOCKET,
-}
-_SPECIAL: Final = {
-    CHARACTER: "a device",
-    BLOCK: "a device",
-    FIFO: "a named pipe",
-    SOCKET: "a socket",
 }
 _PLAIN: Final = frozenset({DIRECTORY, SYMLINK})
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -211,7 +213,7 @@ class FolderContext:
         return is_racy(known, self._looked_ns)
 
     def _digested(self, entry: Entry) -> Entry:
-        if entry.kind in _SPECIAL:
+        if entry.kind in SPECIAL:
             raise special_file(entry, _path(entry))
         path = _path(entry)
         known = self._known[path]
@@ -240,10 +242,10 @@ class FolderContext:
                 if _look(os.fstat(fd)) == before:
                     return Known(*before, hashed.digest(), xattrs)
             except OSError as exc:
-                raise _unreadable(path, exc) from exc
+                raise unreadable(path, exc) from exc
             finally:
                 os.close(fd)
-        raise _changed(path)
+        raise changed(path)
 
     # Contents.
 
@@ -263,9 +265,9 @@ class FolderContext:
             data = os.read(fd, size + 1)
             self._check(path, before)
             if len(data) != size or _look(os.fstat(fd)) != _look(before):
-                raise _changed(path)
+                raise changed(path)
         except OSError as exc:
-            raise _unreadable(path, exc) from exc
+            raise unreadable(path, exc) from exc
         finally:
             os.close(fd)
         return data
@@ -284,12 +286,12 @@ class FolderContext:
             while left:
                 data = os.read(fd, min(CHUNK, left))
                 if not data:
-                    raise _changed(path)
+                    raise changed(path)
                 left -= len(data)
                 yield data
             self._check(path, os.fstat(fd))
         except OSError as exc:
-            raise _unreadable(path, exc) from exc
+            raise unreadable(path, exc) from exc
         finally:
             os.close(fd)
 
@@ -297,7 +299,7 @@ class FolderContext:
         """Check that a file still looks as when it was scanned or digested."""
         known = self._known.get(path)
         if known is None or known[:5] != _look(found):
-            raise _changed(path)
+            raise changed(path)
 
     # Descriptors.
 
@@ -308,14 +310,14 @@ class FolderContext:
             with self._lock:
                 fd = os.open(name, _READ, dir_fd=self._folder(head))
         except (FileNotFoundError, NotADirectoryError) as exc:
-            raise _changed(path) from exc
+            raise changed(path) from exc
         except OSError as exc:
             if exc.errno in (errno.ELOOP, errno.ENXIO):
-                raise _changed(path) from exc
-            raise _unreadable(path, exc) from exc
+                raise changed(path) from exc
+            raise unreadable(path, exc) from exc
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise _changed(path)
+            raise changed(path)
         return fd
 
     def _folder(self, path: str) -> int:
@@ -357,7 +359,7 @@ class _Scanner:
         """The children of an open directory; excluded ones only where something below is not."""
         children: dict[str, Node] = {}
         ignore = self._context.ignore
-        with _readable(prefix), os.scandir(fd) as found:
+        with readable(prefix), os.scandir(fd) as found:
             for item in list(found):
                 name = item.name
                 path = prefix + name
@@ -411,13 +413,13 @@ class _Scanner:
 
     def _below(self, parent: int, path: str, state: int, depth: int) -> Directory | None:
         """A directory and what is below it; None for one that is to be skipped."""
-        with _readable(path):
+        with readable(path):
             fd = os.open(path.rpartition("/")[2], FOLDER | os.O_NOFOLLOW, dir_fd=parent)
         try:
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) in self._context.skip:
                 return None
-            with _readable(path):
+            with readable(path):
                 entry = _folder_entry(status, read_xattrs(fd))
             return Directory(entry, self._folder(fd, f"{path}/", state, depth + 1))
         finally:
@@ -427,52 +429,11 @@ class _Scanner:
         limits = self._context.limits
         self._count += count
         if self._count > limits.entries:
-            raise _too_large(f"more than {limits.entries} entries", prefix)
+            raise too_large(f"more than {limits.entries} entries", prefix)
         if depth > limits.depth:
-            raise _too_large(f"more than {limits.depth} folders in each other", prefix)
+            raise too_large(f"more than {limits.depth} folders in each other", prefix)
         if self._size > limits.size:
-            raise _too_large(f"more than {limits.size} bytes", prefix)
-
-
-def find_ignore(dockerfile: Path | None, root: Path) -> tuple[str, bytes] | None:
-    """The ignore file that counts: its name for messages, and its bytes; None if there is none.
-
-    `NAME.dockerignore` beside the Dockerfile is the only one if it is there, even empty; else
-    `.dockerignore` in the context, which may be a link inside it.
-
-    Raises:
-        ContextError: it cannot be read, or is larger than 1 MiB.
-
-    Spec: dockerfile-semantics.md section 13.
-    """
-    if dockerfile is not None:
-        own = dockerfile.with_name(f"{dockerfile.name}.dockerignore")
-        data = _read_limited(own.name, lambda: os.open(own, _READ & ~os.O_NOFOLLOW))
-        if data is not None:
-            return own.name, data
-    name = ".dockerignore"
-    fd = open_root(root)
-    try:
-        data = _read_limited(name, lambda: open_beneath(fd, name, _READ & ~os.O_NOFOLLOW))
-    finally:
-        os.close(fd)
-    return None if data is None else (name, data)
-
-
-def _read_limited(name: str, open_file: Callable[[], int]) -> bytes | None:
-    try:
-        fd = open_file()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as exc:
-        raise _unreadable(name, exc) from exc
-    with open(fd, "rb") as file:  # noqa: PTH123 - from a descriptor
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ContextError(f"{name} is no file", path=name)
-        data = file.read(IGNORE_LIMIT + 1)
-    if len(data) > IGNORE_LIMIT:
-        raise _too_large(f"more than {IGNORE_LIMIT} bytes of patterns", name)
-    return data
+            raise too_large(f"more than {limits.size} bytes", prefix)
 
 
 def _folder_entry(status: os.stat_result, xattrs: Xattrs) -> Entry:
@@ -502,54 +463,6 @@ def _path(entry: Entry) -> str:
     if entry.where is None or not isinstance(entry.where.at, str):
         raise ContextError(f"not a file of a build context: {entry.where}")
     return entry.where.at
-
-
-@contextlib.contextmanager
-def _readable(path: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise _unreadable(path.rstrip("/"), exc) from exc
-
-
-def _unreadable(path: str, exc: OSError) -> ContextError:
-    hint = "what the build does not need can be left out with .dockerignore"
-    name = shown(path) or "the build context"
-    return ContextError(f"cannot read {name}: {exc.strerror}", path=path, hint=hint)
-
-
-def _changed(path: str) -> ContextError:
-    return ContextError(
-        f"{shown(path)} was changed while the build read it",
-        path=path,
-        hint="build again when nothing writes to the build context",
-        code="context-changed",
-    )
-
-
-def _too_large(what: str, path: str) -> ContextError:
-    return ContextError(
-        f"the build context is too large: {what}",
-        path=path.rstrip("/"),
-        hint="leave out what the build does not need with .dockerignore",
-        code="context-limit",
-    )
-
-
-def special_file(entry: Entry, path: str) -> ContextError:
-    """The error for copying something that is neither file, directory nor link (C-3)."""
-    return ContextError(
-        f"{shown(path)} is {_SPECIAL[entry.kind]}, which cannot be copied",
-        path=path,
-        hint="leave it out with .dockerignore",
-        code="context-special-file",
-    )
-
-
-def shown(path: str) -> str:
-    """A path for a message: bytes that are no text, and control characters, are escaped."""
-    raw = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in raw)
 
 
 def _identities(folders: Iterable[Path]) -> frozenset[tuple[int, int]]:

@@ -73,7 +73,8 @@ class Ingest:
             written = os.fstat(fd).st_size
             if written != size:
                 raise StoreError(f"{digest}: want {size} bytes, wrote {written}", code="size")
-            os.fchmod(fd, self._folder.file_mode)
+            if self._folder.private:
+                os.fchmod(fd, 0o400)
             os.fsync(fd)
             path = self._folder.path(digest)
             if not path.parent.is_dir():
@@ -87,7 +88,7 @@ class BlobFolder:
 
     Attributes:
         root: the folder that has `blobs`.
-        file_mode: of blobs; they are never written to again.
+        private: whether only the owner may read it; else the umask decides, as for any file.
     """
 
     def __init__(
@@ -99,8 +100,7 @@ class BlobFolder:
         quarantine: Path | None = None,
     ) -> None:
         self.root = root
-        self.file_mode = 0o400 if private else 0o444
-        self._private = private
+        self.private = private
         self._verify = verify
         self._quarantine = quarantine
         self._ingest = root / ("ingest" if private else ".ingest")
@@ -114,7 +114,7 @@ class BlobFolder:
         """Make a folder for blobs, and those above it up to the root."""
         if path != self.root and not path.parent.is_dir():
             self.make_folder(path.parent)
-        if self._private:
+        if self.private:
             make_private(path)
         else:
             path.mkdir(exist_ok=True)
@@ -148,7 +148,7 @@ class BlobFolder:
         while True:
             path = self._ingest / secrets.token_hex(8)
             try:
-                fd = os.open(path, flags, 0o600)
+                fd = os.open(path, flags, 0o600 if self.private else 0o666)
             except FileNotFoundError:
                 self.make_folder(self._ingest)
                 continue
@@ -176,6 +176,11 @@ class BlobFolder:
             finally:
                 os.close(fd)
         return removed
+
+    def remove_empty_ingest(self) -> None:
+        """Remove the folder of private files unless somebody is writing: for layouts."""
+        with contextlib.suppress(OSError):  # not empty, or another writer was faster
+            self._ingest.rmdir()
 
     def write(self, descriptor: Descriptor, open_source: Callable[[], BinaryIO]) -> None:
         """Store the bytes of a descriptor, checked while they pass.

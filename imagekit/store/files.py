@@ -94,15 +94,20 @@ def sync_folder(path: Path) -> None:
         os.close(fd)
 
 
-def write_durably(path: Path, data: bytes, *, mode: int = 0o600) -> None:
-    """Replace a file in one step; after a crash it has the old or the new content, whole."""
+def write_durably(path: Path, data: bytes, *, private: bool = True) -> None:
+    """Replace a file in one step; after a crash it has the old or the new content, whole.
+
+    A private file has mode 0600, another one what the umask leaves.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    mode = 0o600 if private else 0o666
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with open(fd, "wb") as file:  # noqa: PTH123 - from a descriptor
             file.write(data)
             file.flush()
-            os.fchmod(fd, mode)
+            if private:
+                os.fchmod(fd, mode)
             os.fsync(fd)
         temporary.replace(path)
     except BaseException:
