@@ -22,6 +22,8 @@ _IN_ROOT: Final = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
 _BENEATH: Final = (
     syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 )
+_PROC: Final = syscalls.PROC_SUPER_MAGIC
+_PROC_LINKS: Final = ("self", "thread-self", "mounts", "net")  # what is no magic link there
 
 Kind = Literal["file", "directory"]
 
@@ -136,7 +138,7 @@ class _Walk:
             fd = self._make(name, last=last)
         mode = os.fstat(fd).st_mode
         if stat.S_ISLNK(mode):
-            self._follow(fd, pending)
+            self._follow(fd, name, pending)
         elif stat.S_ISDIR(mode):
             self.stack.append(fd)
             self.names.append(name)
@@ -175,9 +177,11 @@ class _Walk:
     def _paths(self, first: int) -> tuple[str, ...]:
         return tuple("/".join(self.names[:n]) for n in range(first, len(self.names) + 1))
 
-    def _follow(self, fd: int, pending: list[str]) -> None:
+    def _follow(self, fd: int, name: str, pending: list[str]) -> None:
         try:
             target = os.readlink("", dir_fd=fd)
+            if name not in _PROC_LINKS and syscalls.filesystem_type(fd) == _PROC:
+                raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), target)  # a magic link
         finally:
             os.close(fd)
         self.links += 1

@@ -22,10 +22,11 @@ _CHUNK = 1 << 30
 
 
 class Helper:
-    """A running helper process and its control socket; `close` ends both."""
+    """A running helper process and its control socket; `close` ends both, once."""
 
     def __init__(self, rung: str) -> None:
         self.rung = rung
+        self._closed = False
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.control = ours
         self._complaints = os.memfd_create("imagekit-helper-stderr")
@@ -50,6 +51,9 @@ class Helper:
 
     def close(self) -> None:
         """End it; its steps end with their own streams."""
+        if self._closed:
+            return
+        self._closed = True
         self.control.close()
         try:
             self._process.wait(timeout=2)

@@ -8,7 +8,6 @@ so any number of threads may run steps at once, and the death of this process en
 import os
 import select
 import socket
-import tempfile
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
@@ -55,6 +54,7 @@ class NamespaceSandbox:
         self._lock = threading.Lock()
         self._ready = False
         self._failures: list[str] = []
+        self._failed: SandboxError | None = None
         self._closed = False
         self._helper = Helper(self._rungs[0])
         self._streams: set[socket.socket] = set()
@@ -93,6 +93,8 @@ class NamespaceSandbox:
         """Wait for the helper's self-test; try the next rung if it fails."""
         with self._lock:
             self._check_open()
+            if self._failed is not None:
+                raise self._failed
             remaining = list(self._rungs[len(self._failures) + 1 :])
             while not self._ready:
                 problem, hint = self._greeting()
@@ -100,12 +102,12 @@ class NamespaceSandbox:
                     self._ready = True
                     return
                 if not remaining:
-                    self._ready = False
-                    raise SandboxError(
+                    self._failed = SandboxError(
                         "; ".join((f"sandbox {self._helper.rung}: {problem}", *self._failures)),
                         backend=self._helper.rung,
                         hint=hint,
                     )
+                    raise self._failed
                 self._failures.append(f"not {self._helper.rung}: {problem}")
                 self._helper.close()
                 self._helper = Helper(remaining.pop(0))
@@ -155,7 +157,8 @@ class NamespaceSandbox:
         return self._overlay[device]
 
     def _probe_overlay(self, folder: str) -> bool:
-        base = tempfile.mkdtemp(prefix=".overlay-probe-", dir=folder)
+        base = f"{folder}/.overlay-probe-{os.urandom(8).hex()}"
+        Path(base).mkdir(mode=0o700)
         ours, theirs = socket.socketpair()
         try:
             with ours:

@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final
 
 from imagekit.sandbox import syscalls
@@ -214,19 +215,21 @@ class Mounter:
         try:
             if kind == "directory":
                 upper, work = self.staging.folder(), self.staging.folder()
-                status = os.fstat(source)
-                os.chmod(_fd_path(upper), stat.S_IMODE(status.st_mode))  # noqa: PTH101 - an fd
+                _imitate(upper, os.fstat(source))
                 return self.staging.overlay([source], upper, work)
             reader = os.open(_fd_path(source), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             with open(reader, "rb") as file:  # noqa: PTH123 - an fd
                 content = file.read()
-            return self.staging.file(content, mode=stat.S_IMODE(os.fstat(source).st_mode))
+            copy = self.staging.file(content, mode=0o600)
+            _imitate(copy, os.fstat(source))
+            return copy
         finally:
             os.close(source)
 
     def _attach(self, tree: int, target: str, kind: Kind) -> None:
-        if not target.strip("/."):
-            raise SetupError("a mount cannot be the root itself", code="bad-mount")
+        first = next((part for part in target.split("/") if part not in ("", ".")), "")
+        if first in ("", "proc", "sys"):
+            raise SetupError(f"nothing can be mounted at {target}", code="bad-mount")
         try:
             fd, made = ensure(self.root, target, kind, upper=self.upper)
         except SetupError as exc:
@@ -239,6 +242,14 @@ class Mounter:
         finally:
             os.close(fd)
             os.close(tree)
+
+
+def _imitate(fd: int, status: os.stat_result) -> None:
+    """Give what `fd` has open the owner, if it exists here, and the mode of something else."""
+    path = _fd_path(fd)
+    with suppress(OSError):  # an id outside of the user namespace: it stays root's
+        os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode))  # noqa: PTH101 - an fd
 
 
 def enter(root: int) -> None:

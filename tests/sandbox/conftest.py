@@ -1,11 +1,10 @@
 """A small root of busybox, and `box` to run things in it.
 
-The back end is `auto`, or what IMAGEKIT_TEST_SANDBOX names: `test_back_ends.py` runs the files beside
-it again as an ordinary user with that set.
+The back end is `auto`, or what IMAGEKIT_TEST_SANDBOX names: `test_back_ends.py` runs the files
+beside it again as an ordinary user with that set.
 """
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from itertools import count
 from pathlib import Path
@@ -25,14 +24,7 @@ from imagekit.sandbox import (
     Sandbox,
 )
 from imagekit.sandbox.choose import choose
-
-APPLETS = (
-    "cat chmod chown cp echo env false head id ifconfig kill ln ls mkdir mknod mount mv nc nproc "
-    "printf ps pwd readlink rm rmdir sed setsid sh sleep sort stat su sync tail test touch tr true "
-    "umount uname wc wget"
-).split()
-PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n"
-GROUP = "root:x:0:\nwheel:x:10:app,other\napp:x:1001:\nstaff:x:50:app\n"
+from tests.support.busybox import make_root
 
 
 @frozen(kw_only=True)
@@ -94,25 +86,6 @@ class Box:
             err=collected["stderr"].decode("utf-8", "surrogateescape"),
             upper=Path(root.path if isinstance(root, Folder) else root.upper),
         )
-
-
-def make_root(path: Path, *, bare: bool = False) -> Path:
-    """A root with busybox; `bare` has nothing but /bin."""
-    busybox = shutil.which("busybox", path="/bin:/usr/bin")
-    if busybox is None:
-        pytest.skip("busybox is not installed")
-    (path / "bin").mkdir(parents=True)
-    shutil.copy(busybox, path / "bin" / "busybox")
-    for applet in APPLETS:
-        (path / "bin" / applet).symlink_to("busybox")
-    if not bare:
-        for name in ("proc", "sys", "dev", "run", "tmp", "root", "etc"):
-            (path / name).mkdir()
-        (path / "etc" / "passwd").write_text(PASSWD)
-        (path / "etc" / "group").write_text(GROUP)
-        (path / "etc" / "hosts").write_text("")
-        (path / "etc" / "resolv.conf").write_text("")
-    return path
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).resolve().parent
-FILES = ("test_process.py", "test_isolation.py", "test_mounts.py", "test_probes.py")
+FILES = ("test_process.py", "test_isolation.py", "test_mounts.py", "test_probes.py", "test_ids.py")
 USER = 1000
 
 
@@ -31,8 +31,7 @@ def _command(name: str, base: Path) -> list[str]:
     ranges = base / "ranges"
     ranges.write_text(f"{_user_name()}:100000:65536\n")
     script = (
-        f"mount --bind {ranges} /etc/subuid && mount --bind {ranges} /etc/subgid && "
-        + 'exec "$@"'
+        f"mount --bind {ranges} /etc/subuid && mount --bind {ranges} /etc/subgid && " + 'exec "$@"'
     )
     return ["unshare", "--mount", "--", "sh", "-c", script, "sh", *drop]
 

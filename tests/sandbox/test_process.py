@@ -49,12 +49,11 @@ def test_output_is_live(box: Any, tmp_path: Path) -> None:
     fifo = shared / "fifo"
     os.mkfifo(fifo)
     heard = bytearray()
+    writer = os.open(fifo, os.O_RDWR)
 
     def output(_: str, data: bytes) -> None:
         if not heard:
-            fd = os.open(fifo, os.O_RDWR)
-            os.write(fd, b"go\n")
-            threading.Timer(5, os.close, (fd,)).start()
+            os.write(writer, b"go\n")
         heard.extend(data)
 
     spec = box.spec(
@@ -62,6 +61,7 @@ def test_output_is_live(box: Any, tmp_path: Path) -> None:
         mounts=(BindMount(source=str(shared), target="/shared", read_only=False),),
     )
     assert box.sandbox.run(spec, output=output).exit_code == 0
+    os.close(writer)
     assert heard == b"one\ngo\n"
 
 
@@ -211,7 +211,9 @@ def test_standard_streams_can_be_opened_again_by_the_user(box: Any) -> None:
 
 
 def test_the_umask_is_022_and_limits_are_set(box: Any) -> None:
-    result = box.run("umask; ulimit -c; ulimit -n", ulimits=(Ulimit(name="nofile", soft=7, hard=9),))
+    result = box.run(
+        "umask; ulimit -c; ulimit -n", ulimits=(Ulimit(name="nofile", soft=7, hard=9),)
+    )
     assert result.out == "0022\n0\n7\n"
 
 

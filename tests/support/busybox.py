@@ -7,8 +7,8 @@ import pytest
 
 APPLETS = (
     "cat chmod chown cp echo env false grep head id ifconfig kill ln ls mkdir mknod mount mv nc "
-    "printf ps pwd readlink rm rmdir sed setsid sh sleep sort stat su sync tail test touch tr true "
-    "umount uname wc wget"
+    "printf ps pwd readlink rm rmdir sed setsid sh sleep sort stat su sync tail test touch tr "
+    "true umount uname wc"
 ).split()
 PASSWD = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n"
 GROUP = "root:x:0:\nwheel:x:10:app,other\napp:x:1001:\nstaff:x:50:app\n"
