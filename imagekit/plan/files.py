@@ -210,6 +210,7 @@ def checkout(git: GitReference) -> ops.Fetch:
         subdir=git.subdir,
         submodules=git.submodules is not False,
         keep_git_dir=bool(git.keep_git_dir),
+        commit_times=git.mtime == "commit",
     )
 
 

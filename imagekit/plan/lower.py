@@ -232,10 +232,11 @@ class _Lowering:
 
     def _tree_of(self, index: int) -> int:
         """The step of the tree that COPY and mounts see in a node."""
-        if index in self._states:
+        node = self._graph.nodes[index]
+        if index in self._states and not node.replaced:
             return self._states[index].root
         if index not in self._trees:
-            self._trees[index] = self._base_step(self._graph.nodes[index])
+            self._trees[index] = self._base_step(node)
         return self._trees[index]
 
     def _base_step(self, node: StageNode) -> int:

@@ -211,7 +211,8 @@ class StageScope:
             command: the instruction as written.
             hidden: variables whose values are shown as asterisks.
         """
-        keyword, _, rest = command.text.strip().partition(" ")
+        text, keyword = command.text.strip(), command.word or command.keyword
+        rest = text[len(keyword) :]
         env = {k: "****" if k in hidden else v for k, v in state.env.items()}
         is_run = isinstance(command, Run)
         # A name for people: text that only the shell understands is shown as it stands.
@@ -219,4 +220,4 @@ class StageScope:
             rest = expand(
                 rest, env, escape=self.graph.file.escape, raw_quotes=is_run, skip_unset=is_run
             ).result
-        return f"{keyword.upper()} {rest}".rstrip()
+        return keyword.upper() + rest
