@@ -77,6 +77,10 @@ class Workbench:
         """The same for plain roots: whiteouts are carried out instead of noted."""
         return Workbench(self._call, evolve(self.form, overlay=False))
 
+    def flat(self) -> "Workbench":
+        """The same for plain roots: layers are laid onto what is there."""
+        return Workbench(self._call, evolve(self.form, overlay=False))
+
     def extract(self, changes: Changes, stream: BinaryIO, dest: Path) -> tuple[str, ...]:
         """Lay out a layer that `settle` has prepared; see `extract.extract`.
 
