@@ -6,7 +6,7 @@ from typing import Final
 
 from imagekit.disk.context import FolderContext
 from imagekit.dockerfile.ignore import Matcher, go_match
-from imagekit.errors import UsageError
+from imagekit.errors import PathError, UsageError
 from imagekit.layer.content_digest import content_digest, tree_digest
 from imagekit.layer.draft import Draft
 from imagekit.layer.selection import Filter, Patterns, Source, chosen, join
@@ -126,12 +126,20 @@ def copy_content(op: Copy, position: int, tree: Tree) -> Digest:
 
 
 def mounts_content(mounts: Sequence[BindMount], tree: Tree) -> Digest:
-    """The digest of what bind mounts show of a tree."""
+    """The digest of what bind mounts show of a tree.
+
+    Raises:
+        PathError: one shows what is not there.
+    """
     digests = []
     for mount in mounts:
         found = tree.resolve(mount.source)
         node = find(tree.root, found.path)
-        digests.append("" if node is None else str(tree_digest(node)))
+        if node is None:
+            raise PathError(
+                f"{mount.source}: not found", path=mount.source, code="source-not-found"
+            )
+        digests.append(str(tree_digest(node)))
     return Digest.of("\n".join(["mounted", *digests]).encode())
 
 

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from attrs import frozen
 
-from imagekit.errors import CancelledError, DockerfileError, ImagekitError
+from imagekit.errors import CancelledError, ImagekitError
 from imagekit.events import (
     BuildStarted,
     Observer,
@@ -24,7 +24,7 @@ from imagekit.events import (
     ignore_events,
 )
 from imagekit.executor.cache import BuildCache
-from imagekit.executor.graph import Graph, Node, build_graph, content_record
+from imagekit.executor.graph import Graph, Node, build_graph, content_record, located
 from imagekit.executor.handlers import Workshop
 from imagekit.executor.values import Layer, Outcome
 from imagekit.plan.key import KeyRecord
@@ -113,8 +113,9 @@ class Engine:
             case Local(name):
                 node.outcome = Outcome(context=name)
             case Fetch():
-                raise _located(
-                    node,
+                raise located(
+                    node.step,
+                    node.plan,
                     ImagekitError(
                         f"fetching {node.step.op.url} is not supported yet",
                         hint="download it before the build and COPY it",
@@ -174,7 +175,7 @@ class Engine:
         try:
             self._run_step(node, inputs)
         except ImagekitError as exc:
-            raise _located(node, exc) from exc
+            raise located(node.step, node.plan, exc) from exc
 
     def _run_step(self, node: Node, inputs: Sequence[Outcome]) -> None:
         contents = self._workshop.input_digests(node.step, inputs)
@@ -242,16 +243,3 @@ def _first(failure: BaseException | None, error: BaseException) -> BaseException
     ):
         return error
     return failure
-
-
-def _located(node: Node, error: ImagekitError) -> ImagekitError:
-    """The error with the place of the step in the Dockerfile, where it has one."""
-    if node.step.span is None or isinstance(error, CancelledError):
-        return error
-    found = error if isinstance(error, DockerfileError) else None
-    if found is None:
-        found = DockerfileError(error.message, hint=error.hint, code=error.code)
-    if found.span is None:
-        found.span = node.step.span
-        found.filename, found.source = node.plan.filename, node.plan.source
-    return found

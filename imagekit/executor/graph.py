@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from attrs import define, field
 
+from imagekit.errors import CancelledError, DockerfileError, ImagekitError
 from imagekit.events import StepInfo
 from imagekit.executor.values import Layer, Outcome
 from imagekit.oci.digest import Digest
@@ -60,6 +61,9 @@ def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
     Args:
         plans: of one build; equal steps of different plans become one node.
         local_digest: asked for the content that is read of local contexts.
+
+    Raises:
+        DockerfileError: what a step reads of a context is not there, or cannot be read.
     """
     by_key: dict[Digest, Node] = {}
     results = []
@@ -67,7 +71,10 @@ def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
         nodes: list[Node] = []
         for step in plan.steps:
             inputs = tuple(nodes[i] for i in step.inputs)
-            record = _definition(step, inputs, local_digest)
+            try:
+                record = _definition(step, inputs, local_digest)
+            except ImagekitError as exc:
+                raise located(step, plan, exc) from exc
             key = record.key()
             node = by_key.get(key)
             if node is None:
@@ -101,3 +108,16 @@ def content_record(node: Node, contents: Sequence[Digest]) -> KeyRecord:
     """The record of a step by what it really reads, once that is known."""
     record = cache_key(node.step.op, node.step.platform, contents)
     return KeyRecord((("by", "content"), *record.fields))
+
+
+def located(step: Step, plan: Plan, error: ImagekitError) -> ImagekitError:
+    """The error with the place of the step in the Dockerfile, where it has one."""
+    if step.span is None or isinstance(error, CancelledError):
+        return error
+    found = error if isinstance(error, DockerfileError) else None
+    if found is None:
+        found = DockerfileError(error.message, hint=error.hint, code=error.code)
+    if found.span is None:
+        found.span = step.span
+        found.filename, found.source = plan.filename, plan.source
+    return found
