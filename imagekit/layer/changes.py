@@ -115,13 +115,18 @@ class _Parents:
 
     def real(self, path: str) -> str:
         """Where a directory of the layer is."""
-        known = self._known.get(path)
-        if known is None:
-            known = self._known[path] = self._find(path)
-        return known
+        known = self._known
+        waiting: list[str] = []
+        while path not in known:
+            waiting.append(path)
+            path = path.rpartition("/")[0]
+        real = known[path]
+        for path in reversed(waiting):
+            name = path.rpartition("/")[2]
+            real = known[path] = self._find(path, f"{real}/{name}" if real else name)
+        return real
 
-    def _find(self, path: str) -> str:
-        place = self.place(path)
+    def _find(self, path: str, place: str) -> str:
         made = self._entries.get(path)
         if made is not None and made.kind == DIRECTORY:
             return place
