@@ -108,22 +108,22 @@ def scan_folder(folder: Path, before: Table, form: Form) -> Found:
     together.
     """
     seen = _Seen(folder, form)
-    kept: dict[str, _Item] = {}
+    folders = {""}
     changed: set[str] = set()
     missing = set(before)
     linked: dict[int, list[str]] = {}
     for item in _walk(folder):
         missing.discard(item.path)
-        if before.get(item.path) == _look(item.status):
-            kept[item.path] = item
-        else:
+        if before.get(item.path) != _look(item.status):
             changed.add(item.path)
-        if item.status.st_nlink > 1 and not stat.S_ISDIR(item.status.st_mode):
+        if stat.S_ISDIR(item.status.st_mode):
+            folders.add(item.path)
+        elif item.status.st_nlink > 1:
             linked.setdefault(item.status.st_ino, []).append(item.path)
     for names in linked.values():
         if changed.intersection(names):
             changed.update(names)
-    gone = {path for path in missing if path.rpartition("/")[0] not in missing}
+    gone = {path for path in missing if path.rpartition("/")[0] in folders}
     wanted = changed | _parents((*changed, *gone))
     for item in _walk(folder):
         if item.path in wanted:

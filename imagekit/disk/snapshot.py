@@ -74,10 +74,6 @@ class Workbench:
         self.form = form
 
     def flat(self) -> "Workbench":
-        """The same for plain roots: whiteouts are carried out instead of noted."""
-        return Workbench(self._call, evolve(self.form, overlay=False))
-
-    def flat(self) -> "Workbench":
         """The same for plain roots: layers are laid onto what is there."""
         return Workbench(self._call, evolve(self.form, overlay=False))
 

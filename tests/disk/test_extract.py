@@ -100,7 +100,9 @@ class TestWhatArrives:
         need_root()
         data = tar(folder("d", uid=5, gid=6), member("d/f", b"x", uid=7, gid=8), link("d/l", "f"))
         lay(data, tmp_path / "x", Form())
-        ids = [(p.lstat().st_uid, p.lstat().st_gid) for p in (tmp_path / "x/d", tmp_path / "x/d/f")]
+        ids = [
+            (p.lstat().st_uid, p.lstat().st_gid) for p in (tmp_path / "x/d", tmp_path / "x/d/f")
+        ]
         assert ids == [(5, 6), (7, 8)]
 
     def test_with_one_id_owners_are_noted(self, tmp_path: Path) -> None:
@@ -250,10 +252,14 @@ class TestOntoARoot:
         assert os.listdir(tmp_path / "x/d") == ["new"]
 
     def test_everything_can_replace_everything(self, tmp_path: Path) -> None:
-        first = tar(member("f2d"), folder("d2f"), member("d2f/x"), link("l2f", "/etc"), link("l2d", "q"))
+        first = tar(
+            member("f2d"), folder("d2f"), member("d2f/x"), link("l2f", "/etc"), link("l2d", "q")
+        )
         lower = Tree.EMPTY.apply(read_layer(io.BytesIO(first)).changes)
         lay(first, tmp_path / "x", FLAT)
-        second = tar(folder("f2d"), member("f2d/y"), member("d2f", b"1"), member("l2f", b"2"), folder("l2d"))
+        second = tar(
+            folder("f2d"), member("f2d/y"), member("d2f", b"1"), member("l2f", b"2"), folder("l2d")
+        )
         lay(second, tmp_path / "x", FLAT, lower)
         root = tmp_path / "x"
         assert (root / "f2d/y").is_file()
@@ -293,7 +299,12 @@ def test_nothing_is_touched_outside(
     tmp_path: Path, sentinel: Path, name: str, form: Form, *, split: bool
 ) -> None:
     members = [
-        (info.replace(name=filled(info.name, sentinel), linkname=filled(info.linkname, sentinel)), d)
+        (
+            info.replace(
+                name=filled(info.name, sentinel), linkname=filled(info.linkname, sentinel)
+            ),
+            d,
+        )
         for info, d in HOSTILE[name]
     ]
     dest = tmp_path / "x"
