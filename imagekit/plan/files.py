@@ -56,7 +56,7 @@ def lower_copy(
         kind="add" if isinstance(node, Add) else "copy",
         epoch=scope.graph.epoch,
     )
-    state = scope.step(state, done, op, tuple(reader.inputs), name=name)
+    state = scope.step(state, done, op, reader.inputs, name=name)
     return state.with_history(f"{_history(node)} # buildkit", layer=True)
 
 
@@ -67,7 +67,12 @@ class _Reader:
         self._scope = scope
         self._node = node
         self._done = done
-        self.inputs: list[int] = []
+        self._positions: dict[int, int] = {}
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The steps that are read, behind the root."""
+        return tuple(self._positions)
 
     def source(self, text: str) -> ops.CopySource:
         git = self._git(text)
@@ -178,9 +183,7 @@ class _Reader:
 
     def _input(self, step: int) -> int:
         """The position of a step among the operation's inputs, the root being the first."""
-        if step not in self.inputs:
-            self.inputs.append(step)
-        return self.inputs.index(step) + 1
+        return self._positions.setdefault(step, len(self._positions) + 1)
 
 
 def context_step(scope: StageScope, name: str = "") -> int:

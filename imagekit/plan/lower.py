@@ -134,12 +134,13 @@ class _Lowering:
         final = self._with_missing_history(final)
         steps = self._steps.needed_by(final.root)
         base = self._base_image(self._graph.nodes[target])
+        config = self._final_config(final.image)
         plan = ops.Plan(
             steps=steps,
             result=len(steps) - 1,
-            config=self._final_config(final.image),
+            config=config,
             base_history=len(base.history),
-            platform=self._graph.platform,
+            platform=config.platform,
             epoch=self._graph.epoch,
             filename=self._graph.file.filename,
             source=self._graph.file.source,
@@ -196,8 +197,7 @@ class _Lowering:
 
     def _base_image(self, node: StageNode) -> ImageConfig:
         """The config that a stage starts from, without what only the base itself has."""
-        while node.parent is not None:
-            node = self._graph.nodes[node.parent]
+        node = self._graph.nodes[node.first]
         request = self._graph.request(node)
         if request is None:
             platform = self._graph.platform_of(node)
@@ -297,8 +297,7 @@ class _Lowering:
         its name of the last layer. Tools that compare histories expect that.
         """
         node = self._graph.nodes[self._graph.target]
-        while node.parent is not None:
-            node = self._graph.nodes[node.parent]
+        node = self._graph.nodes[node.first]
         if node.context is None or self._graph.request(node) is not None:
             return state
         line = History(created_by=self._steps.describe(state.root), comment=EXPORTER_COMMENT)
@@ -382,8 +381,7 @@ def _with_base_settings(scope: StageScope, state: StageState) -> StageState:
     if "PATH" not in dict(config.env) and scope.platform.os != "windows":
         env = (*config.env, ("PATH", DEFAULT_PATH))
         state = state.with_config(evolve(config, env=env))
-    for name, value in state.image.config.env:
-        state = state.with_variable(name, value)
+    state = state.with_variables(state.image.config.env)
     if state.image.config.working_dir:
         state = state.in_folder(state.image.config.working_dir, scope.platform.os)
     return state

@@ -55,7 +55,7 @@ def lower_run(
     if _is_script(node):
         name = f"{name} ({_summary(node.heredocs[0].content)})"
     history = f"RUN {_history(state, argv)} # buildkit"
-    state = scope.step(state, done, op, tuple(mounts.inputs), name=name)
+    state = scope.step(state, done, op, mounts.inputs, name=name)
     return state.with_history(history, layer=True)
 
 
@@ -114,10 +114,15 @@ class _Mounts:
         self._node = node
         self._agent = ""
         self._agents = 0
-        self.inputs: list[int] = []
+        self._positions: dict[int, int] = {}
         self.found: list[ops.Mount] = []
         for mount, source in zip(done.mounts, done.sources, strict=True):
             self.found.append(self._mount(mount, source))
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The steps whose trees are shown, behind the root."""
+        return tuple(self._positions)
 
     def environment(self) -> tuple[tuple[str, str], ...]:
         """The stage's variables, and where to find an SSH agent."""
@@ -198,9 +203,7 @@ class _Mounts:
         return self._scope.tree_of(source)
 
     def _input(self, step: int) -> int:
-        if step not in self.inputs:
-            self.inputs.append(step)
-        return self.inputs.index(step) + 1
+        return self._positions.setdefault(step, len(self._positions) + 1)
 
 
 def _secret(mount: MountOptions) -> ops.SecretMount:

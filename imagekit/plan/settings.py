@@ -53,24 +53,19 @@ def with_shell(image: oci.ImageConfig, argv: tuple[str, ...]) -> tuple[str, ...]
     return (*shell, " ".join(argv))
 
 
-def set_variable(
-    env: Iterable[tuple[str, str]], name: str, value: str
-) -> tuple[tuple[str, str], ...]:
-    """`env` with one variable set, in its old place if it has one."""
-    pairs = dict(env)
-    pairs[name] = value
-    return tuple(pairs.items())
-
-
 def lower_arg(scope: StageScope, state: StageState, arg: Arg) -> StageState:
     """ARG: an environment of the steps below, not of the image."""
-    texts = []
+    values, texts = [], []
+    # Each name sees those before it on the same line; `seen` is of this loop alone.
+    seen = dict(state.env)
     for pair in arg.pairs:
-        value = _arg_value(scope, state, arg, pair)
+        value = _arg_value(scope, evolve(state, env=seen), arg, pair)
         if value is not None and pair.key not in _NOT_IN_ENVIRONMENT:
-            state = state.with_variable(pair.key, value)
-        state = evolve(state, args=(*state.args, ArgValue(pair.key, value)))
+            seen.pop(pair.key, None)
+            seen[pair.key] = value
+        values.append(ArgValue(pair.key, value))
         texts.append(pair.key if value is None else f"{pair.key}={value}")
+    state = evolve(state, env=seen, args=(*state.args, *values))
     return state.with_history(f"ARG {' '.join(texts)}")
 
 
@@ -85,12 +80,11 @@ def _arg_value(scope: StageScope, state: StageState, arg: Arg, pair: ArgPair) ->
 
 
 def lower_env(state: StageState, env: Env) -> StageState:
-    """ENV: variables of the steps below and of the image."""
-    for pair in env.pairs:
-        config = state.image.config
-        variables = set_variable(config.env, pair.key, pair.value)
-        state = state.with_config(evolve(config, env=variables))
-        state = state.with_variable(pair.key, pair.value)
+    """ENV: variables of the steps below and of the image, where each keeps its old place."""
+    config = state.image.config
+    variables = dict(config.env) | {pair.key: pair.value for pair in env.pairs}
+    state = state.with_config(evolve(config, env=tuple(variables.items())))
+    state = state.with_variables((pair.key, pair.value) for pair in env.pairs)
     return state.with_history(f"ENV {_pairs(env.pairs)}")
 
 

@@ -63,6 +63,7 @@ class StageNode:
         base: what it starts from, expanded: `scratch`, a canonical reference, or as written when
             it is a stage (`parent`).
         parent: the node that it is based on.
+        first: where the chain of its bases begins: the node that has the image, perhaps itself.
         platform: of `--platform`, or None.
         span: its FROM, or the instruction that names the image.
         implicit: it is no stage of the file.
@@ -74,6 +75,7 @@ class StageNode:
     name: str = ""
     base: str
     parent: int | None = None
+    first: int
     platform: Platform | None = None
     span: Span
     commands: tuple[LinkedCommand, ...] = ()
@@ -148,9 +150,7 @@ class StageGraph:
 
     def platform_of(self, node: StageNode) -> Platform:
         """The platform of a node's root: that of its base stage, its own, or the target's."""
-        while node.parent is not None:
-            node = self.nodes[node.parent]
-        return node.platform or self.platform
+        return self.nodes[node.first].platform or self.platform
 
     def request(self, node: StageNode) -> BaseRequest | None:
         """The image that a node starts from; None for scratch, stages and other contexts."""
@@ -365,11 +365,14 @@ class _Linker:
             )
         platform = self._platform_of(stage, scope)
         context = find_context(self._contexts, stage.name, platform or self._platform)
+        index = len(self.nodes)
+        parent = None if context else self.names.get(base)
         node = StageNode(
-            index=len(self.nodes),
+            index=index,
             name=stage.name,
             base=base,
-            parent=None if context else self.names.get(base),
+            parent=parent,
+            first=index if parent is None else self.nodes[parent].first,
             platform=platform,
             span=stage.span,
             context=context,
@@ -458,7 +461,7 @@ class _Linker:
         found = self.names.get(name.lower())
         if found is None:
             found = len(self.nodes)
-            self._append(StageNode(index=found, base=name, span=span, implicit=True))
+            self._append(StageNode(index=found, first=found, base=name, span=span, implicit=True))
         return found
 
     def _append(self, node: StageNode) -> None:

@@ -1,6 +1,6 @@
 """What changes from one instruction of a stage to the next, and what does not."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Final, NoReturn
 
@@ -79,10 +79,13 @@ class StageState:
         """As written after USER."""
         return self.image.config.user
 
-    def with_variable(self, name: str, value: str) -> "StageState":
-        """The same with a variable set; it becomes the last."""
-        kept = {k: v for k, v in self.env.items() if k != name}
-        return evolve(self, env={**kept, name: value})
+    def with_variables(self, pairs: Iterable[tuple[str, str]]) -> "StageState":
+        """The same with variables set, one after the other; each becomes the last."""
+        env = dict(self.env)
+        for name, value in pairs:
+            env.pop(name, None)
+            env[name] = value
+        return evolve(self, env=env)
 
     def with_config(self, config: ContainerConfig) -> "StageState":
         """The same with another container config."""

@@ -1,10 +1,12 @@
 """Collects the steps of a plan and gives each its position."""
 
+from collections.abc import Hashable
+
 from attrs import evolve
 
 from imagekit.errors import Span
 from imagekit.oci.platform import Platform
-from imagekit.plan.ops import Exec, Op, Step
+from imagekit.plan.ops import Base, Exec, Op, Step
 
 
 class Steps:
@@ -12,7 +14,7 @@ class Steps:
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
-        self._sources: list[int] = []
+        self._sources: dict[Hashable, int] = {}
 
     def add(
         self,
@@ -33,11 +35,10 @@ class Steps:
         self, op: Op, *, name: str, stage: str, platform: Platform, span: Span | None = None
     ) -> int:
         """The position of a step without inputs; an earlier one of the same operation if any."""
-        for position in self._sources:
-            if self._steps[position].op == op:
-                return position
-        self._sources.append(self.add(op, name=name, stage=stage, platform=platform, span=span))
-        return self._sources[-1]
+        key = _identity(op)
+        if key not in self._sources:
+            self._sources[key] = self.add(op, name=name, stage=stage, platform=platform, span=span)
+        return self._sources[key]
 
     def describe(self, position: int) -> str:
         """What BuildKit calls the layer that a step makes."""
@@ -55,3 +56,11 @@ class Steps:
         moved = {old: new for new, old in enumerate(sorted(needed))}
         steps = (self._steps[old] for old in sorted(needed))
         return tuple(evolve(s, inputs=tuple(moved[i] for i in s.inputs)) for s in steps)
+
+
+def _identity(op: Op) -> Hashable:
+    """What two operations have in common if they are equal; descriptors cannot be hashed."""
+    if isinstance(op, Base):
+        manifest = op.manifest.digest if op.manifest else None
+        return (op.reference, op.origin, op.platform, manifest, op.diff_ids)
+    return op

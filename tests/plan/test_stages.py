@@ -114,6 +114,12 @@ def test_a_long_chain_of_stages_is_no_problem() -> None:
     assert len(graph.nodes) == 3001
 
 
+def test_stages_are_cheap_however_deep_they_stand_on_each_other() -> None:
+    text = "FROM a AS s0\n" + "".join(f"FROM s{n} AS s{n + 1}\n" for n in range(2000))
+    done = traced(text, {"a": {"User": "u"}})
+    assert (len(done.plan.steps), done.plan.config.config.user) == (1, "u")
+
+
 def test_a_named_context_replaces_a_base_under_any_spelling() -> None:
     image = NamedContext.parse("debian", "docker-image://mirror.example/debian:13")
     for text in ("FROM debian\n", "FROM docker.io/library/debian:latest\n"):
