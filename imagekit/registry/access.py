@@ -17,6 +17,8 @@ from imagekit.registry.calls import Call, Flow, Reply, redact_url
 
 MAX_REDIRECTS: Final = 5
 _REDIRECTS: Final = frozenset((301, 302, 303, 307, 308))
+OCTETS: Final = ("content-type", "application/octet-stream")
+"""The header of the bytes of a blob."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -111,17 +113,17 @@ class Access:
         """The URL, made absolute if it is a path at the registry."""
         return f"{self.origin}{url}" if url.startswith("/") else url
 
-    def check_step(self, previous: str, url: str) -> None:
-        """Check that an answer of `previous` may send us to `url`.
+    def check_step(self, previous: Origin, call: Call) -> None:
+        """Check that an answer of `previous` may send us to where the call goes.
 
         Raises:
             RegistryError: plain HTTP where it is not allowed, or after TLS.
         """
-        origin, before = Origin.of(url), Origin.of(previous)
-        if before.scheme == "https" and origin.scheme != "https":
-            raise _refused(url, f"{before} sent us from TLS to plain HTTP")
+        origin = Origin.of(call.url)
+        if previous.scheme == "https" and origin.scheme != "https":
+            raise _refused(call.url, f"{previous} sent us from TLS to plain HTTP")
         if not self.allows(origin):
-            raise _refused(url, "plain HTTP is not allowed there")
+            raise _refused(call.url, "plain HTTP is not allowed there")
 
     def redirecting(self, call: Call) -> Flow[Reply]:
         """An exchange that makes URLs absolute and follows redirects.
@@ -132,27 +134,27 @@ class Access:
         Raises:
             RegistryError: too many redirects, or one that is not allowed.
         """
-        url = self.absolute(call.url)
-        if Origin.of(url) != self.origin:
-            self.check_step(str(self.origin), url)
+        call = evolve(call, url=self.absolute(call.url))
+        self.check_step(self.origin, call)
         for _ in range(MAX_REDIRECTS + 1):
-            reply = yield evolve(call, url=url)
+            reply = yield call
             if reply.status not in _REDIRECTS:
                 return reply
-            target = urljoin(url, reply.header("location"))
-            self.check_step(url, target)
+            # The hop is looked at as a call, never as a bare URL: tracebacks show locals, and a
+            # signed URL is a credential.
+            hop = evolve(call, url=urljoin(call.url, reply.header("location")), delay=0.0)
+            self.check_step(Origin.of(call.url), hop)
             if call.method not in ("GET", "HEAD"):
-                self._check_write(call, reply.status, target)
-            url = target
-            call = evolve(call, delay=0.0)
-        raise _refused(url, f"more than {MAX_REDIRECTS} redirects")
+                self._check_write(hop, reply.status)
+            call = hop
+        raise _refused(call.url, f"more than {MAX_REDIRECTS} redirects")
 
-    def _check_write(self, call: Call, status: int, target: str) -> None:
+    def _check_write(self, hop: Call, status: int) -> None:
         if status not in (307, 308):
-            raise _refused(target, f"a {call.method} cannot follow a redirect of status {status}")
-        is_blob = call.method in ("PUT", "PATCH") and "/manifests/" not in call.url
-        if not is_blob and Origin.of(target) != self.origin:
-            raise _refused(target, f"a {call.method} may not be sent to another host")
+            raise _refused(hop.url, f"a {hop.method} cannot follow a redirect of status {status}")
+        is_blob = hop.method in ("PUT", "PATCH") and hop.headers and hop.headers[0] == OCTETS
+        if not is_blob and Origin.of(hop.url) != self.origin:
+            raise _refused(hop.url, f"a {hop.method} may not be sent to another host")
 
 
 def _refused(url: str, why: str) -> RegistryError:

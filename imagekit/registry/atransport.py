@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from imagekit.errors import UnreachableError
+from imagekit.errors import ImagekitError, UnreachableError
 from imagekit.registry.calls import Body, Call, Reply
 from imagekit.registry.transport import (
     RateGuard,
@@ -17,7 +17,6 @@ from imagekit.registry.transport import (
     body_limit,
     check_address,
     client_options,
-    must_check,
     open_body,
     read_body,
     reply_of,
@@ -70,18 +69,24 @@ class AsyncTransport:
             self._clients[key] = httpx.AsyncClient(**client_options(key[1], self._ca))
         return self._clients[key]
 
+    def _request(self, call: Call) -> httpx.Request:
+        return self._client(call).build_request(
+            call.method,
+            call.url,
+            content=None if call.body is None else _content(call.body),
+            **request_options(call, self._timeouts, _check_connection),
+        )
+
     async def _send(self, call: Call) -> Reply:
-        client = self._client(call)
-        trace = _check_connection if must_check(call) else None
-        with translating(call.url):
-            request = client.build_request(
-                call.method,
-                call.url,
-                content=None if call.body is None else _content(call.body),
-                **request_options(call, self._timeouts, trace),
-            )
-            response = await client.send(request, stream=True, follow_redirects=False)
-        stream = _AsyncStream(response, call.url, self._timeouts)
+        try:
+            with translating(call):
+                response = await self._client(call).send(
+                    self._request(call), stream=True, follow_redirects=False
+                )
+        except ImagekitError as exc:
+            # The frames of httpx hold whole requests; reading the body may fail through them.
+            raise exc.with_traceback(None) from exc.__cause__
+        stream = _AsyncStream(response, call, self._timeouts)
         if call.stream and response.status_code in (200, 206):
             return reply_of(response, call, stream=stream)
         try:
@@ -93,16 +98,16 @@ class AsyncTransport:
 class _AsyncStream:
     """See `AsyncStream`."""
 
-    def __init__(self, response: httpx.Response, url: str, timeouts: Timeouts) -> None:
+    def __init__(self, response: httpx.Response, call: Call, timeouts: Timeouts) -> None:
         self._response = response
-        self._url = url
-        self._rate = RateGuard(url, timeouts)
+        self._call = call
+        self._rate = RateGuard(call, timeouts)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         chunks = self._response.aiter_raw()
         while True:
             begin = time.monotonic()
-            with translating(self._url):
+            with translating(self._call):
                 data = await anext(chunks, None)
             if data is None:
                 return
@@ -110,7 +115,7 @@ class _AsyncStream:
             yield data
 
     async def aclose(self) -> None:
-        with translating(self._url):
+        with translating(self._call):
             await self._response.aclose()
 
 

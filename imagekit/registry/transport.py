@@ -25,7 +25,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 from attrs import frozen
 
-from imagekit.errors import RegistryError, StoreError, UnreachableError, UsageError
+from imagekit.errors import ImagekitError, RegistryError, StoreError, UnreachableError, UsageError
 from imagekit.registry.calls import MAX_ERROR_BODY, Body, Call, Reply, redact_url
 from imagekit.registry.realm import is_private
 
@@ -121,18 +121,24 @@ class Transport:
                 self._clients[key] = httpx.Client(**client_options(key[1], self._ca))
             return self._clients[key]
 
+    def _request(self, call: Call) -> httpx.Request:
+        return self._client(call).build_request(
+            call.method,
+            call.url,
+            content=None if call.body is None else _content(call.body),
+            **request_options(call, self._timeouts, _check_connection),
+        )
+
     def _send(self, call: Call) -> Reply:
-        client = self._client(call)
-        trace = _check_connection if must_check(call) else None
-        with translating(call.url):
-            request = client.build_request(
-                call.method,
-                call.url,
-                content=None if call.body is None else _content(call.body),
-                **request_options(call, self._timeouts, trace),
-            )
-            response = client.send(request, stream=True, follow_redirects=False)
-        stream = _Stream(response, call.url, self._timeouts)
+        try:
+            with translating(call):
+                response = self._client(call).send(
+                    self._request(call), stream=True, follow_redirects=False
+                )
+        except ImagekitError as exc:
+            # The frames of httpx hold whole requests; reading the body may fail through them.
+            raise exc.with_traceback(None) from exc.__cause__
+        stream = _Stream(response, call, self._timeouts)
         if call.stream and response.status_code in (200, 206):
             return reply_of(response, call, stream=stream)
         try:
@@ -144,16 +150,16 @@ class Transport:
 class _Stream:
     """See `Stream`."""
 
-    def __init__(self, response: httpx.Response, url: str, timeouts: Timeouts) -> None:
+    def __init__(self, response: httpx.Response, call: Call, timeouts: Timeouts) -> None:
         self._response = response
-        self._url = url
-        self._rate = RateGuard(url, timeouts)
+        self._call = call
+        self._rate = RateGuard(call, timeouts)
 
     def __iter__(self) -> Iterator[bytes]:
         chunks = self._response.iter_raw()
         while True:
             begin = time.monotonic()
-            with translating(self._url):
+            with translating(self._call):
                 data = next(chunks, None)
             if data is None:
                 return
@@ -161,15 +167,15 @@ class _Stream:
             yield data
 
     def close(self) -> None:
-        with translating(self._url):
+        with translating(self._call):
             self._response.close()
 
 
 class RateGuard:
     """Gives up on a body that comes so slowly that it holds us rather than feeds us."""
 
-    def __init__(self, url: str, timeouts: Timeouts) -> None:
-        self._url = url
+    def __init__(self, call: Call, timeouts: Timeouts) -> None:
+        self._host = urlsplit(call.url).netloc
         self._timeouts = timeouts
         self._size = 0
         self._waited = 0.0
@@ -186,8 +192,9 @@ class RateGuard:
             return
         if self._size < self._timeouts.slow_rate * self._waited:
             rate = self._size / self._waited
-            host = urlsplit(self._url).netloc
-            raise UnreachableError(f"{host}: too slow: {rate:.0f} bytes a second", code="timeout")
+            raise UnreachableError(
+                f"{self._host}: too slow: {rate:.0f} bytes a second", code="timeout"
+            )
         self._size, self._waited = 0, 0.0
 
 
@@ -225,9 +232,9 @@ def client_options(scheme: str, ca: Path | None) -> dict[str, Any]:
 
 
 def request_options(
-    call: Call, timeouts: Timeouts, trace: Callable[..., object] | None
+    call: Call, timeouts: Timeouts, check: Callable[[str, dict[str, Any]], object]
 ) -> dict[str, Any]:
-    """What a sync and an async request have in common."""
+    """What a sync and an async request have in common; `check` sees connections come about."""
     headers = dict(call.headers)
     if call.body is not None:
         headers["content-length"] = str(call.body.size)
@@ -238,7 +245,7 @@ def request_options(
     return {
         "headers": headers,
         "timeout": timeout,
-        "extensions": {} if trace is None else {"trace": trace},
+        "extensions": {"trace": check} if _must_check(call) else {},
     }
 
 
@@ -273,7 +280,7 @@ def too_large(call: Call) -> RegistryError:
     )
 
 
-def must_check(call: Call) -> bool:
+def _must_check(call: Call) -> bool:
     """Whether the address connected to is to be checked: not if it is that of a proxy."""
     if call.reach == "any":
         return False
@@ -355,19 +362,19 @@ def _read(stream: _Stream, response: httpx.Response, call: Call) -> bytes:
 
 
 @contextmanager
-def translating(url: str) -> Iterator[None]:
+def translating(call: Call) -> Iterator[None]:
     """Turn what httpx raises into our errors, and keep its loggers quiet."""
     token = _quiet.set(True)
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ssl.SSLError) as exc:
-        raise _translated(exc, url) from _without_frames(exc)
+        raise _translated(exc, call) from _without_frames(exc)
     finally:
         _quiet.reset(token)
 
 
-def _translated(exc: Exception, url: str) -> RegistryError:
-    host = urlsplit(url).netloc
+def _translated(exc: Exception, call: Call) -> RegistryError:
+    host = urlsplit(call.url).netloc
     causes = tuple(_chain(exc))
     if isinstance(exc, httpx.TimeoutException):
         kind = "to connect" if isinstance(exc, httpx.ConnectTimeout) else "for an answer"
@@ -385,7 +392,9 @@ def _translated(exc: Exception, url: str) -> RegistryError:
             hint = "check its spelling, and the network"
             return UnreachableError(f"{host}: no such host", code="unknown-host", hint=hint)
     if isinstance(exc, httpx.InvalidURL | httpx.UnsupportedProtocol):
-        return RegistryError(f"not a URL that can be asked: {redact_url(url)}", code="redirect")
+        return RegistryError(
+            f"not a URL that can be asked: {redact_url(call.url)}", code="redirect"
+        )
     hint = "check host and port, and that the registry runs; TLS on loopback needs https://"
     return UnreachableError(f"{host}: {_last_words(causes)}", hint=hint)
 

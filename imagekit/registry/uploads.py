@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import BinaryIO, Final, Literal
 from urllib.parse import urljoin
 
-from attrs import Factory, evolve, frozen
+from attrs import Factory, evolve, field, frozen
 
 from imagekit.errors import (
     DigestMismatchError,
@@ -27,7 +27,8 @@ from imagekit.errors import (
 )
 from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.digest import hasher
-from imagekit.registry.calls import Call, Flow, Reply
+from imagekit.registry.access import OCTETS
+from imagekit.registry.calls import Call, Flow, Reply, redact_url
 from imagekit.registry.flows import BytesBody, blob_exists, pull_scope, push_scope
 from imagekit.registry.problems import error_of
 from imagekit.registry.retry import RetryPolicy, wait_after
@@ -35,7 +36,6 @@ from imagekit.registry.retry import RetryPolicy, wait_after
 Outcome = Literal["mounted", "uploaded"]
 
 _REFUSES_CHUNKS: Final = frozenset((400, 404, 405, 411, 413, 416, 501))
-_OCTETS: Final = ("content-type", "application/octet-stream")
 _RANGE: Final = re.compile(r"(?:bytes=)?0-(\d{1,19})")
 _LOST: Final = "BLOB_UPLOAD_UNKNOWN"
 _READ_SIZE: Final = 256 << 10
@@ -167,7 +167,7 @@ class _Session:
     """An upload under way; `location` is where its next request goes."""
 
     repository: str
-    location: str
+    location: str = field(repr=redact_url)
     minimum_chunk: int = 0
 
     def call(self, method: str, url: str = "") -> Call:
@@ -309,7 +309,7 @@ def _finish(session: _Session, source: UploadSource, body: SourcePart | BytesBod
     descriptor = source.descriptor
     separator = "&" if "?" in session.location else "?"
     call = session.call("PUT", f"{session.location}{separator}digest={descriptor.digest}")
-    reply = yield evolve(call, headers=(_OCTETS,), body=body)
+    reply = yield evolve(call, headers=(OCTETS,), body=body)
     what = f"upload of {descriptor.digest}, {descriptor.size} bytes, to {session.repository}"
     if reply.status not in (200, 201, 204):
         raise error_of(reply, what)
@@ -334,7 +334,7 @@ def _send_chunks(
         try:
             reply = yield evolve(
                 session.call("PATCH"),
-                headers=(_OCTETS, ("content-range", f"{offset}-{end - 1}")),
+                headers=(OCTETS, ("content-range", f"{offset}-{end - 1}")),
                 body=source.part(offset, end - offset),
             )
             if reply.status not in (200, 201, 202, 204):
@@ -347,7 +347,7 @@ def _send_chunks(
             session, offset = yield from _ask_offset(session, end, delay)
             continue
         session = session.moved(reply)
-        stored = end if trusting else _stored(reply, end)
+        stored = end if trusting else _stored(reply, end, unsaid=end)
         if stored <= offset:
             # Some registries state the same range for ever: believed once, then no more.
             trusting, stored = True, offset
@@ -362,14 +362,14 @@ def _ask_offset(session: _Session, sent: int, delay: float) -> Flow[tuple[_Sessi
     reply = yield evolve(session.call("GET"), delay=delay, repeatable=True)
     if reply.status not in (200, 202, 204):
         raise error_of(reply, f"upload to {session.repository}")
-    return session.moved(reply), _stored(reply, sent, missing=0)
+    return session.moved(reply), _stored(reply, sent, unsaid=0)
 
 
-def _stored(reply: Reply, sent: int, *, missing: int | None = None) -> int:
-    """How many bytes the registry says it has; `missing` (or all sent) if it does not say."""
+def _stored(reply: Reply, sent: int, *, unsaid: int) -> int:
+    """How many bytes the registry says it has; `unsaid` if it says nothing, or only `0-0`."""
     stated = reply.header("range")
-    if not stated or stated == "0-0":
-        return (sent if not stated else 0) if missing is None else missing
+    if stated in ("", "0-0"):
+        return unsaid
     match = _RANGE.fullmatch(stated)
     if match is None or int(match[1]) + 1 > sent:
         raise RegistryError(
