@@ -6,12 +6,12 @@ copied when it is first changed and then belongs to the draft, so the cost is th
 
 from collections.abc import Iterable
 
+from imagekit.errors import PathError
 from imagekit.layer.tree import (
     DIRECTORY,
     IMPLIED,
     Directory,
     Entry,
-    Node,
     Resolved,
     Tree,
     entry_of,
@@ -41,21 +41,17 @@ class Draft:
         node = find(self._root, path)
         return None if node is None else entry_of(node)
 
-    def find(self, path: str) -> Node | None:
-        """The node at a path, or None; for reading only."""
-        return find(self._root, path)
-
     def resolve(self, path: str, *, within: str = "", follow_last: bool = True) -> Resolved:
         """Follow a path and its symlinks, inside the directory `within`; see `tree.resolve`.
 
         The path of the answer is that from `within`.
 
         Raises:
-            PathError: more than 40 symlinks.
+            PathError: more than 40 symlinks, or `within` is no directory.
         """
         root = find(self._root, within)
         if not isinstance(root, Directory):
-            root = Directory(IMPLIED)
+            raise PathError(f"/{within}: not a directory", path=within)
         return resolve(root, path, follow_last=follow_last)
 
     def directory(self, path: str) -> Directory:

@@ -264,10 +264,7 @@ def _nearest(tree: Tree, path: str) -> str:
     """The path most like one that is not there, or nothing."""
     from difflib import get_close_matches  # noqa: PLC0415 - only a failed build pays for it
 
-    try:
-        gone = tree.resolve(path)
-    except PathError:
-        return ""
+    gone = tree.resolve(path)
     parent = gone.path.split("/")[: -len(gone.missing)]
     directory = find(tree.root, "/".join(parent))
     if not isinstance(directory, Directory):

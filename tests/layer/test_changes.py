@@ -67,6 +67,7 @@ def test_implied_directories_keep_what_is_there() -> None:
 
 def test_the_root_takes_an_entry() -> None:
     upper = tree(LOWER).apply(Changes(entries={"": directory(0o700)}))
+    assert list(diff(tree(LOWER), upper).entries) == [""]
     assert upper.root.entry.mode == 0o700
     assert upper.get("d/a") is not None
 

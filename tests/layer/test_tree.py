@@ -127,7 +127,16 @@ def test_equality_is_of_content_and_not_of_place() -> None:
     assert here != tree({"f": "y"})
     assert here != tree({"f": file("x", mtime=1)})
     assert tree({"f": "x", "g": hard("f")}) != tree({"f": "x", "g": "x"})
+    assert here != tree({"f": "x", "g": "x"})
+    assert here != Tree.EMPTY.apply(Changes(entries={"": directory(0o700), "f": file("x")}))
+    assert here == here.apply(Changes())
     assert here != "f"
+    assert repr(here) == "<Tree of 1 entries>"
+
+
+def test_many_layers_make_one_tree() -> None:
+    layers = [Changes(entries={"a": file("1")}), Changes(entries={"b": file("2")})]
+    assert Tree.from_layers(layers) == tree({"a": "1", "b": "2"})
 
 
 def test_a_tree_shares_what_a_layer_leaves_alone() -> None:
@@ -141,6 +150,8 @@ def test_a_draft_does_not_change_the_trees_it_gave() -> None:
     draft = Draft(tree({"d/a": "1"}))
     first = draft.tree()
     draft.put("d/b", file("2"))
+    with pytest.raises(PathError):
+        draft.resolve("x", within="d/b")
     second = draft.tree()
     draft.remove("d/a")
     draft.clear("d")
