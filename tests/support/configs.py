@@ -22,7 +22,10 @@ RUNTIME_FIELDS = (
 
 
 def compare_configs(ours: Image, theirs: Image) -> list[Difference]:
-    """The fields of the config that differ; absent and empty are the same."""
+    """The fields of the config that differ; absent and empty are the same.
+
+    Env is compared without its order, which buildah changes where a variable is set anew.
+    """
     found = []
     for field in ("architecture", "os", "variant", "author"):
         mine, other = ours.config.get(field) or "", theirs.config.get(field) or ""
@@ -40,6 +43,8 @@ def runtime_value(image: Image, field: str) -> Any:
     if field == "Labels":
         kept = {k: v for k, v in (value or {}).items() if not k.startswith("io.buildah.")}
         return kept or None
+    if field == "Env":
+        return sorted(value or ())
     if field == "WorkingDir":
         return value or "/"
     return value or None

@@ -207,9 +207,3 @@ def link_groups(tree: Tree, paths: Iterable[str]) -> Mapping[str, frozenset[str]
     for path in paths:
         by_number[tree[path].number].add(path)
     return {path: frozenset(group) for group in by_number.values() for path in group}
-
-
-def unexplained(differences: Iterable[Difference], table: Iterable[Allowed]) -> list[str]:
-    """The differences that no row of the table covers."""
-    rows = tuple(table)
-    return [str(d) for d in differences if not any(row.covers(d) for row in rows)]
