@@ -1,6 +1,5 @@
 """Registries for the event loop: `Registry` with other drivers."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable
@@ -141,6 +140,8 @@ class AsyncRegistry:
         await self._run(repository, flow)
 
     async def _run(self, repository: str, flow: Flow[T]) -> T:
+        import asyncio  # noqa: PLC0415 - slow, and there already on an event loop
+
         if repository not in self._looked_up:
             self._looked_up.add(repository)
             # Files and helpers block, so they are asked beforehand; what fails, and matters, fails
@@ -153,5 +154,5 @@ class AsyncRegistry:
         if self._transport is None:
             from imagekit.registry.atransport import AsyncTransport  # noqa: PLC0415 - httpx is slow
 
-            self._transport = AsyncTransport(ca=self._ca)
+            self._transport = AsyncTransport(ca=self._ca, sleep=self.session.settings.sleep)
         return await self._transport.send(call)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,9 +34,9 @@ class AsyncTransport:
         *,
         ca: Path | None = None,
         timeouts: Timeouts | None = None,
-        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        sleep: Callable[[float], object] | None = None,
     ) -> None:
-        """Prepare to send; see `Transport`."""
+        """Prepare to send; see `Transport`. A `sleep` that is given must not block."""
         self._timeouts = timeouts or Timeouts()
         self._sleep = sleep
         self._ca = ca
@@ -52,7 +52,7 @@ class AsyncTransport:
     async def send(self, call: Call) -> Reply:
         """See `Transport.send`."""
         if call.delay:
-            await self._sleep(call.delay)
+            await self._wait(call.delay)
         if not call.shared:
             return await self._send(call)
         flight = self._flights.get(call.shared)
@@ -62,6 +62,12 @@ class AsyncTransport:
             flight.add_done_callback(lambda _: self._flights.pop(call.shared, None))
         # One waiter that is cancelled must not take the answer away from the others.
         return await asyncio.shield(flight)
+
+    async def _wait(self, seconds: float) -> None:
+        if self._sleep is None:
+            await asyncio.sleep(seconds)
+        else:
+            self._sleep(seconds)
 
     def _client(self, call: Call) -> httpx.AsyncClient:
         key = (call.reach, urlsplit(call.url).scheme)

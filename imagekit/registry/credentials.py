@@ -22,7 +22,6 @@ from imagekit.errors import AuthError
 from imagekit.oci.reference import DOCKER_HUB
 from imagekit.registry.auth import Credential
 from imagekit.registry.calls import Secret
-from imagekit.registry.helper import ask_helper
 
 MAX_FILE: Final = 4 << 20
 _HUB_NAMES: Final = frozenset((DOCKER_HUB, "index.docker.io", "registry-1.docker.io"))
@@ -88,6 +87,8 @@ class StoredCredentials:
         if not isinstance(name, str) or not name:
             return None
         server = _HUB_SERVER if _hub(host) == DOCKER_HUB else host
+        from imagekit.registry.helper import ask_helper  # noqa: PLC0415 - subprocess is slow
+
         if (name, server) not in self._asked:
             self._asked[name, server] = ask_helper(name, server)
         return self._asked[name, server]

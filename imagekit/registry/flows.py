@@ -191,16 +191,43 @@ def inline_bytes(descriptor: Descriptor) -> bytes | None:
 
 @frozen(kw_only=True)
 class BlobPart:
-    """The bytes of a blob from some offset on; `skip` of them come first and are not wanted."""
+    """The answer to a request for a blob from `offset` on; whoever takes it closes its stream."""
 
     reply: Reply
-    skip: int
+    offset: int
+
+    def check(self, descriptor: Descriptor) -> int:
+        """How many of its bytes come before the offset.
+
+        Raises:
+            RegistryError: it is another part than was asked for, or encoded.
+        """
+        encoding = self.reply.header("content-encoding")
+        if encoding not in ("", "identity"):
+            raise RegistryError(
+                f"blob {descriptor.digest}: encoded as {encoding[:40]!r}, not asked for",
+                code="content-encoding",
+            )
+        if self.reply.status == 200:
+            return self.offset
+        stated = self.reply.header("content-range")
+        match = _CONTENT_RANGE.fullmatch(stated)
+        right = match is not None and match[3] in ("*", str(descriptor.size))
+        if match is None or not right or not self.offset or int(match[1]) != self.offset:
+            raise RegistryError(
+                f"blob {descriptor.digest}: asked for bytes from {self.offset}, got {stated!r}"[
+                    :300
+                ],
+                status=206,
+                code="bad-range",
+            )
+        return 0
 
 
 def get_blob(
     repository: str, descriptor: Descriptor, *, offset: int = 0, etag: str = "", delay: float = 0.0
 ) -> Flow[BlobPart]:
-    """Begin to read a blob at an offset; the bytes are not checked here.
+    """Begin to read a blob at an offset; neither part nor bytes are checked here.
 
     Args:
         repository: where it is.
@@ -211,7 +238,7 @@ def get_blob(
 
     Raises:
         ImageNotFoundError: there is no such blob.
-        RegistryError: another answer than the blob or the rest of it.
+        RegistryError: another answer than bytes.
     """
     headers = [("range", f"bytes={offset}-")] if offset else []
     if offset and etag.startswith('"'):
@@ -225,19 +252,9 @@ def get_blob(
         stream=True,
         delay=delay,
     )
-    what = f"blob {descriptor.digest} of {repository}"
-    if reply.status == 200:
-        return BlobPart(reply=reply, skip=offset)
-    if reply.status != 206 or not offset:
-        raise error_of(reply, what)
-    match = _CONTENT_RANGE.fullmatch(reply.header("content-range"))
-    if match is None or int(match[1]) != offset or match[3] not in ("*", str(descriptor.size)):
-        raise RegistryError(
-            f"{what}: asked for bytes from {offset}, got {reply.header('content-range')!r}"[:300],
-            status=206,
-            code="bad-range",
-        )
-    return BlobPart(reply=reply, skip=0)
+    if reply.status not in (200, 206):
+        raise error_of(reply, f"blob {descriptor.digest} of {repository}")
+    return BlobPart(reply=reply, offset=offset)
 
 
 def list_tags(repository: str) -> Flow[tuple[str, ...]]:

@@ -1,6 +1,5 @@
 """What an answer that is no success means, as typed errors with a hint."""
 
-import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -9,7 +8,6 @@ from imagekit.registry.calls import Reply
 
 _UNKNOWN: Final = frozenset(("NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN"))
 _SHOWN: Final = 256
-_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
 _MAX_CODES: Final = 16
 
 
@@ -81,7 +79,7 @@ def retry_after(reply: Reply) -> float | None:
 
 def clean(text: str, limit: int = _SHOWN) -> str:
     """Text from outside as one line of printable characters."""
-    line = " ".join(_CONTROLS.sub(" ", text).split())
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[:limit] + "..."
 
 

@@ -4,7 +4,7 @@ Spec: security spec N-7, N-11; registry spec section 5.
 """
 
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Final, Self, cast
 
@@ -41,15 +41,9 @@ class BlobCheck:
         """Go on with this part.
 
         Raises:
-            RegistryError: the bytes are encoded in some way.
+            RegistryError: it is not what was asked for.
         """
-        encoding = part.reply.header("content-encoding")
-        if encoding not in ("", "identity"):
-            raise RegistryError(
-                f"blob {self.descriptor.digest}: encoded as {encoding[:40]!r}, not asked for",
-                code="content-encoding",
-            )
-        self._skip = part.skip
+        self._skip = part.check(self.descriptor)
         self.etag = part.reply.header("etag")
 
     def accept(self, data: bytes) -> bytes:
@@ -125,11 +119,11 @@ class BlobReader(io.RawIOBase):
             fetch: gives the part from an offset, with the ETag of the last part, after a delay.
             progress: told how many bytes have come.
         """
+        self._stream: Stream | None = None
         self._check = check
         self._fetch = fetch
         self._progress = progress
         self._rest = memoryview(b"")
-        self._stream: Stream | None = None
         self._open(0.0)
 
     def readable(self) -> bool:
@@ -173,18 +167,17 @@ class BlobReader(io.RawIOBase):
         self._drop()
         part = self._fetch(self._check.offset, self._check.etag, delay)
         stream = cast("Stream", part.reply.stream)
-        self._stream, self._chunks = stream, _chunks(stream)
-        self._check.begin(part)
+        self._stream, self._chunks = stream, iter(stream)
+        try:
+            self._check.begin(part)
+        except RegistryError:
+            self._drop()
+            raise
 
     def _drop(self) -> None:
-        stream = getattr(self, "_stream", None)
+        stream, self._stream = self._stream, None
         if stream is not None:
-            self._stream = None
             stream.close()
-
-
-def _chunks(stream: Stream) -> Iterator[bytes]:
-    return iter(stream)
 
 
 class AsyncBlobReader:
@@ -237,7 +230,11 @@ class AsyncBlobReader:
         await self._drop()
         part = await self._fetch(self._check.offset, self._check.etag, delay)
         self._stream = cast("AsyncStream", part.reply.stream)
-        self._check.begin(part)
+        try:
+            self._check.begin(part)
+        except RegistryError:
+            await self._drop()
+            raise
 
     async def _drop(self) -> None:
         stream, self._stream = self._stream, None

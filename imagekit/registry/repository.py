@@ -4,6 +4,7 @@ Spec: registry spec sections 5 and 6.
 """
 
 import io
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO, Final
@@ -43,6 +44,7 @@ class Repository:
         self.name = registry.session.read(reference)[0]
         self._mount_from = tuple(name for name in mount_from if name != self.name)
         self._documents: dict[Digest, bytes] = {}
+        self._lock = threading.Lock()
 
     def resolve(self, name: str) -> Descriptor:
         """See `Source`; the manifest is fetched at once, so the tag cannot move in between."""
@@ -99,9 +101,10 @@ class Repository:
         return raw
 
     def _keep(self, digest: Digest, raw: bytes) -> None:
-        if sum(map(len, self._documents.values())) + len(raw) > _KEPT:
-            self._documents = {}
-        self._documents[digest] = raw
+        with self._lock:
+            if sum(map(len, self._documents.values())) + len(raw) > _KEPT:
+                self._documents.clear()
+            self._documents[digest] = raw
 
     def _holder(self, descriptor: Descriptor) -> str:
         known = self.registry.session.holder(descriptor, but=self.name)

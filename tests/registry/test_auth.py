@@ -1,12 +1,14 @@
 """Credentials: what is sent, to whom, and above all what is not."""
 
 import logging
+import socket
 import traceback
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
-from imagekit.errors import AuthError, RegistryError
+from imagekit.errors import AuthError, RegistryError, UnreachableError
 from imagekit.oci.descriptor import MANIFEST
 from imagekit.registry import Credential, Registry, anonymous
 from imagekit.registry.calls import Secret
@@ -374,3 +376,31 @@ def library_locals(error: BaseException | None) -> Iterator[str]:
 
 def test_anonymous_is_nobody() -> None:
     assert anonymous("h", "r") is None
+
+
+def test_a_public_name_for_an_inner_address_is_not_asked(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = TokenGuard()
+    real = socket.getaddrinfo
+
+    def pretend(host: str, *rest: Any, **options: Any) -> Any:
+        return real("127.0.0.1" if host == "auth.example" else host, *rest, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", pretend)
+    with FakeRegistry(guard=guard) as tokens, FakeRegistry(guard=guard) as server:
+        guard.realm = f"https://auth.example:{tokens.port}/token"
+        registry = connect(with_manifest(server))
+        with pytest.raises(UnreachableError) as caught:
+            registry.tags("app")
+    assert caught.value.code == "address-refused"
+    assert not tokens.requests
+
+
+def test_stored_credentials_do_not_go_to_another_domain(connect: Connect) -> None:
+    guard = TokenGuard(realm="https://auth.example/token")
+    with FakeRegistry(guard=guard) as server:
+        registry = connect(with_manifest(server), credentials=ACCOUNT)
+        with pytest.raises(AuthError, match="another domain") as caught:
+            registry.tags("app")
+    assert caught.value.code == "realm-refused"
