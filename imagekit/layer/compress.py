@@ -5,10 +5,10 @@ bytes do not depend on how the tar arrived in pieces, any block can be read alon
 compressed side by side. Concatenated members and frames are what every reader of gzip and zstd
 accepts; the price is under half a per cent of size.
 
-`LayerSink` is the pipeline: the caller's thread hands over blocks, workers compress them, one
-thread takes the results in order, hashes both sides and writes. Hashing and compressing release
-the GIL, so with two processors the tar is written on one and compressed on the other. No more than
-a fixed number of blocks is in flight.
+`LayerSink` is the pipeline: the caller's thread writes the tar and hashes it, workers compress
+blocks, hash the blob and write it. All of that releases the GIL; there are no more threads and
+hand-overs than that, since each costs a wait for the GIL. No more than a fixed number of blocks is
+in flight.
 
 Spec: RFC 1952 (gzip), RFC 8878 (zstd).
 """
@@ -18,7 +18,6 @@ import struct
 import threading
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
@@ -37,7 +36,9 @@ _RAW: Final = -15
 _ISAL_LEVELS: Final = range(4)
 _GZIP_LEVELS: Final = range(10)
 _ZSTD_LEVELS: Final = range(1, 23)
-_SPARE: Final = 2
+_SPARE: Final = 3
+_FLOOD: Final = 1 << 20
+"""More room than anyone can be waiting for."""
 
 
 class RawWriter(Protocol):
@@ -130,49 +131,36 @@ def _gzip(deflated: bytes, block: bytes) -> bytes:
     )
 
 
-class _Failure:
-    """The first error of the pipeline, seen by all its threads."""
-
-    def __init__(self) -> None:
-        self.error: BaseException | None = None
-
-    def set(self, error: BaseException) -> None:
-        if self.error is None:
-            self.error = error
-
-    def check(self) -> None:
-        if self.error is not None:
-            raise self.error
-
-
 class LayerSink:
     """Compresses what is written to it into a blob; a `Sink` for `write_layer`.
 
     Use it as a context manager: left before `finish`, it stops its threads and drops what is in
-        flight.
+    flight. One thread writes to it at a time.
 
     Args:
-        out: gets the blob; written to from another thread, left open.
+        out: gets the blob, in order, from other threads; left open.
         codec: how to compress.
-        workers: threads that compress.
+        workers: threads that compress; None for one with isal, which keeps up with a reader of
+            files, and two with slower engines.
     """
 
-    def __init__(self, out: RawWriter, codec: Codec, *, workers: int = 2) -> None:
-        self._out = out
+    def __init__(self, out: RawWriter, codec: Codec, *, workers: int | None = None) -> None:
+        if workers is None:
+            workers = 1 if codec.engine in {"none", "isal"} else 2
         self._codec = codec
-        self._failure = _Failure()
         self._pending = bytearray()
+        self._tar_hash = hasher()
+        self._tar_size = 0
+        self._count = 0
         self._result: CompressedLayer | None = None
-        self._local = threading.local()
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="imagekit-compress")
-        self._queue: queue.Queue[tuple[bytes, Future[bytes]] | None] = queue.Queue(
-            workers + _SPARE
-        )
-        self._writer = threading.Thread(
-            target=self._write_all, name="imagekit-write-blob", daemon=True
-        )
-        self._open = True
-        self._writer.start()
+        self._blob = _BlobWriter(out, workers + _SPARE)
+        self._queue: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"imagekit-compress-{n}", daemon=True)
+            for n in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +191,7 @@ class LayerSink:
             OSError: an earlier block could not be written; or whatever else went wrong with it.
             CancelledError: `cancel` was called.
         """
-        self._failure.check()
+        self._blob.check()
         if not self._pending and len(data) == BLOCK_SIZE:
             self._submit(bytes(data))
             return len(data)
@@ -220,70 +208,107 @@ class LayerSink:
             OSError: the blob could not be written.
             CancelledError: `cancel` was called.
         """
-        self._failure.check()
-        if self._pending:
+        if self._pending or not self._count:
             self._submit(bytes(self._pending))
             self._pending.clear()
         self._stop()
-        self._failure.check()
-        return self.result.diff_id
+        self._blob.check()
+        diff_id = Digest("sha256", self._tar_hash.hexdigest())
+        starts = self._blob.starts
+        self._result = CompressedLayer(
+            compression=self._codec.compression,
+            digest=Digest("sha256", self._blob.hash.hexdigest()),
+            size=self._blob.size,
+            diff_id=diff_id,
+            tar_size=self._tar_size,
+            # Uncompressed, any place is a restart point.
+            restarts=((0, 0),)
+            if self._codec.engine == "none"
+            else tuple([(row * BLOCK_SIZE, start) for row, start in enumerate(starts)]),
+        )
+        return diff_id
 
     def cancel(self) -> None:
         """Stop, unless finished: drop what is in flight and end the threads."""
-        if self._open:
-            self._failure.set(CancelledError("writing a layer was cancelled"))
+        if self._result is None:
+            self._blob.fail(CancelledError("writing a layer was cancelled"))
             self._stop()
 
     def _submit(self, block: bytes) -> None:
-        self._queue.put((block, self._pool.submit(self._compress, block)))
-        self._failure.check()
+        self._blob.reserve()
+        self._queue.put((self._count, block))
+        self._count += 1
+        self._tar_size += len(block)
+        self._tar_hash.update(block)
 
     def _stop(self) -> None:
-        self._open = False
-        self._queue.put(None)
-        self._writer.join()
-        self._pool.shutdown()
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._threads = []
 
-    def _compress(self, block: bytes) -> bytes:
-        if self._failure.error is not None:
-            return b""
-        compress: Callable[[bytes], bytes] | None = getattr(self._local, "compress", None)
-        if compress is None:
-            compress = self._local.compress = self._codec.compressor()
-        return compress(block)
+    def _work(self) -> None:
+        """A worker's thread: compress blocks until None; after a failure, only drain."""
+        compress = self._codec.compressor()
+        while (work := self._queue.get()) is not None:
+            try:
+                if not self._blob.failed:
+                    self._blob.deliver(work[0], compress(work[1]))
+            except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+                self._blob.fail(error)
 
-    def _write_all(self) -> None:
-        """The writer's thread: take blocks in order until None; after an error, only drain."""
-        try:
-            self._result = self._write_blocks()
-        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
-            self._failure.set(error)
-            while self._queue.get() is not None:
-                pass
 
-    def _write_blocks(self) -> CompressedLayer:
-        tar_hash, blob_hash = hasher(), hasher()
-        tar_size = blob_size = 0
-        restarts: list[tuple[int, int]] = []
-        out, failure = self._out, self._failure
-        while (work := self._queue.get()) is not None or not restarts:
-            block, future = work or (b"", self._pool.submit(self._compress, b""))
-            tar_hash.update(block)
-            packed = future.result()
-            failure.check()
-            blob_hash.update(packed)
-            out.write(packed)
-            if not restarts or packed is not block:  # uncompressed, any place is a restart point
-                restarts.append((tar_size, blob_size))
-            tar_size += len(block)
-            blob_size += len(packed)
-            if work is None:
-                break
-        return CompressedLayer(
-            compression=self._codec.compression,
-            digest=Digest("sha256", blob_hash.hexdigest()),
-            size=blob_size,
-            diff_id=Digest("sha256", tar_hash.hexdigest()),
-            tar_size=tar_size,
-            restarts=tuple(restarts),
-        )
+class _BlobWriter:
+    """Puts compressed blocks in order, hashes and writes them; at most `room` are in flight.
+
+    There is no thread for it: whoever delivers the block whose turn it is writes it, and those
+    after it that are ready.
+    """
+
+    def __init__(self, out: RawWriter, room: int) -> None:
+        self.hash = hasher()
+        self.size = 0
+        self.starts: list[int] = []
+        self._out = out
+        self._room = threading.Semaphore(room)
+        self._ready: dict[int, bytes] = {}
+        self._turn = threading.Lock()
+        self._error: BaseException | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self._error is not None
+
+    def check(self) -> None:
+        """Raise what went wrong first, if anything."""
+        if self._error is not None:
+            raise self._error
+
+    def fail(self, error: BaseException) -> None:
+        """Stop writing because of an error; only the first one is kept."""
+        if self._error is None:
+            self._error = error
+        self._room.release(_FLOOD)
+
+    def reserve(self) -> None:
+        """Wait for room for one more block."""
+        self.check()
+        self._room.acquire()
+        self.check()
+
+    def deliver(self, row: int, packed: bytes) -> None:
+        """Take one compressed block; write what is ready."""
+        self._ready[row] = packed
+        # Whoever has the turn may look for this block just before it is there: then look again.
+        while len(self.starts) in self._ready and self._turn.acquire(blocking=False):
+            try:
+                while (block := self._ready.pop(len(self.starts), None)) is not None:
+                    self.check()
+                    self.hash.update(block)
+                    self._out.write(block)
+                    self.starts.append(self.size)
+                    self.size += len(block)
+                    self._room.release()
+            finally:
+                self._turn.release()

@@ -1,4 +1,5 @@
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -120,10 +121,8 @@ def test_damage_is_an_error_or_changes_nothing(
     blob = bytearray(SHORT[compression])
     at = data.draw(st.integers(0, len(blob) - 1))
     blob[at] ^= data.draw(st.integers(1, 255))
-    try:
+    with contextlib.suppress(BadArchiveError):
         assert inflate(bytes(blob), compression) == SMALL
-    except BadArchiveError:
-        pass
 
 
 def test_digests_and_sizes_are_checked_on_both_sides() -> None:
