@@ -17,7 +17,7 @@ from imagekit.contexts import Folders, find_dockerfile, host_platform, open_fold
 from imagekit.delivery import Delivery, Packed, Packer
 from imagekit.dockerfile.instructions import Dockerfile
 from imagekit.dockerfile.parser import parse
-from imagekit.errors import DockerfileError, UsageError
+from imagekit.errors import ContextError, DockerfileError, ImagekitError, UsageError
 from imagekit.events import BuildFinished, Observer
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.contexts import Contexts
@@ -33,8 +33,17 @@ from imagekit.oci.reference import Reference
 from imagekit.options import Secret
 from imagekit.packer.image import Image
 from imagekit.packer.spec import Output
-from imagekit.plan import BaseRequest, Plan, ResolvedBase, lower, missing_bases, stage_graph
+from imagekit.plan import (
+    BaseRequest,
+    Plan,
+    ResolvedBase,
+    StageGraph,
+    lower,
+    missing_bases,
+    stage_graph,
+)
 from imagekit.plan.ops import Exec
+from imagekit.plan.places import did_you_mean
 from imagekit.sandbox.base import Cancellation, Network, Ulimit
 from imagekit.store.local import Store
 
@@ -77,6 +86,11 @@ class Request:
         Raises:
             UsageError: an argument is malformed, or two contradict each other.
         """
+        if not self.context.is_dir():
+            raise ContextError(
+                f"the build context {self.context} is not a folder",
+                hint="name a folder that exists",
+            )
         if self.network not in _NETWORKS:
             raise UsageError(f"network {self.network!r}", hint=f"use {', '.join(_NETWORKS)}")
         if unknown := sorted(self.allow - _ENTITLEMENTS):
@@ -194,7 +208,7 @@ class Builder:
                 contexts=folders.named,
             )
             while missing := missing_bases(graph, known):
-                known |= {r: bases.resolve(r) for r in sorted(missing, key=str)}
+                known |= {r: _resolve(bases, graph, r) for r in sorted(missing, key=str)}
             plans.append(_with_options(lower(graph, known, labels=request.labels), request))
         return plans
 
@@ -260,6 +274,26 @@ class Builder:
     def _tag(self, packed: Packed, tag: str) -> None:
         if self._store.tags().get(tag) != packed.root:
             self._store.tag(packed.root, tag)
+
+
+def _resolve(bases: Bases, graph: StageGraph, request: BaseRequest) -> ResolvedBase:
+    """What a base is; a failure says which line of the Dockerfile asks for it."""
+    try:
+        return bases.resolve(request)
+    except ImagekitError as exc:
+        node = next((n for n in graph.nodes if graph.request(n) == request), None)
+        if node is None:
+            raise
+        stages = [n.name for n in graph.nodes if n.name]
+        hint = did_you_mean(request.reference.familiar.removesuffix(":latest"), stages)
+        raise DockerfileError(
+            f"cannot get the image {request}: {exc.message}",
+            span=node.span,
+            filename=graph.file.filename,
+            source=graph.file.source,
+            hint=hint or exc.hint,
+            code=exc.code,
+        ) from exc
 
 
 def _codec(request: Request, plans: Sequence[Plan]) -> Codec:

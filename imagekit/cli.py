@@ -13,8 +13,15 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, Final, NoReturn
 
-from imagekit.errors import CancelledError, DockerfileError, ImagekitError, UsageError
-from imagekit.errors import StepFailedError as StepFailed
+from imagekit.errors import (
+    CancelledError,
+    DockerfileError,
+    ImagekitError,
+    InvalidPlatformError,
+    InvalidReferenceError,
+    StepFailedError,
+    UsageError,
+)
 from imagekit.progress import MODES, escape_control, progress
 
 _EXIT_FAILED: Final = 1
@@ -24,12 +31,15 @@ _EXIT_INTERRUPTED: Final = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code and writes errors to standard error."""
-    arguments = _parser().parse_args(argv)
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    parser = _parser()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        arguments, unknown = parser.parse_known_args(argv)
+        if unknown:
+            raise _unknown_option(unknown[0], arguments.options)
+        run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
-    except UsageError as exc:
+    except (UsageError, InvalidPlatformError, InvalidReferenceError) as exc:
         _report(exc)
         return _EXIT_USAGE
     except (CancelledError, KeyboardInterrupt):
@@ -49,9 +59,19 @@ def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _unknown_option(word: str, known: Sequence[str]) -> UsageError:
+    from difflib import get_close_matches  # noqa: PLC0415 - only for a mistake
+
+    if not word.startswith("-"):
+        return UsageError(f"too many arguments: {word!r}", hint="options stand before them")
+    close = get_close_matches(word.partition("=")[0], known, n=1)
+    hint = f"did you mean {close[0]}?" if close else "see --help"
+    return UsageError(f"unknown option {word!r}", hint=hint)
+
+
 def _report(error: ImagekitError) -> None:
     lines = []
-    if isinstance(error, StepFailed) and error.log_tail:
+    if isinstance(error, StepFailedError) and error.log_tail:
         lines += [f"--- the last output of {error.step}", error.log_tail.rstrip("\n"), "---"]
     if isinstance(error, DockerfileError) and error.span is not None:
         lines += [f"{error.place}: error: {error.message}", error.excerpt()]
@@ -95,7 +115,7 @@ def _command(
     parser: argparse.ArgumentParser = commands.add_parser(
         name, help=summary, description=summary, allow_abbrev=False
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, options=parser._option_string_actions.keys())  # noqa: SLF001
     parser.add_argument(
         "--store",
         metavar="FOLDER",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from imagekit.disk.context import FolderContext
+from imagekit.disk.problems import SPECIAL, special_file
 from imagekit.dockerfile.ignore import Matcher, go_match
 from imagekit.errors import PathError, UsageError
 from imagekit.layer.content_digest import content_digest, tree_digest
@@ -51,7 +52,7 @@ class Contexts:
         with self._lock:
             tree = self._trees.get(name) or folder.scan()
             entries = [(path, tree.get(path)) for path in real_paths]
-            missing = [(p, e) for p, e in entries if e is not None and not _known(e)]
+            missing = [(p, e) for p, e in entries if e is not None and not _known(p, e)]
             if missing:
                 draft = Draft(tree)
                 found = folder.digest([entry for _, entry in missing])
@@ -143,5 +144,7 @@ def mounts_content(mounts: Sequence[BindMount], tree: Tree) -> Digest:
     return Digest.of("\n".join(["mounted", *digests]).encode())
 
 
-def _known(entry: Entry) -> bool:
+def _known(path: str, entry: Entry) -> bool:
+    if entry.kind in SPECIAL:
+        raise special_file(entry, path)
     return entry.kind in (DIRECTORY, SYMLINK) or bool(entry.digest)

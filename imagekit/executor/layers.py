@@ -13,7 +13,7 @@ from typing import BinaryIO, Final, cast
 
 from attrs import evolve
 
-from imagekit.errors import StoreError
+from imagekit.errors import BadArchiveError, StoreError
 from imagekit.events import Observer, Transfer, ignore_events
 from imagekit.executor.values import Fetcher, Layer
 from imagekit.layer.changes import Changes
@@ -166,9 +166,12 @@ class Layers:
             return index.changes
         entries = dict(index.changes.entries)
         for path, target in index.unresolved:
-            found = lower.get(target)
-            if found is not None:
-                entries[path] = found
+            found = lower.resolve(target, follow_last=False).entry
+            if found is None:
+                raise BadArchiveError(
+                    f"/{path} is a hard link to /{target}, which is not there", path=path
+                )
+            entries[path] = found
         return evolve(index.changes, entries=entries)
 
     # Content.

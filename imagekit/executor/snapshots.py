@@ -179,8 +179,10 @@ class Snapshots:
     def laid_out(self, tree: Tree, source: str, context: FolderContext) -> Iterator[str]:
         """A part of a context as a folder, at its place below the root of that folder."""
         with self._store.temp_folder(remove=self._bench.remove) as temp:
-            self._fill(tree, source, context, temp, keep_path=True)
-            yield str(temp)
+            root = temp / "root"
+            self._bench.make_upper(root, IMPLIED)
+            self._fill(tree, source, context, root, keep_path=True)
+            yield str(root)
 
     def cache_folder(self, name: str, *, uid: int, gid: int, mode: int) -> CacheFolder:
         """The folder of a cache mount, made if it is not there."""

@@ -90,6 +90,7 @@ def _op_fields(op: Op, platform: Platform) -> Iterable[Field]:
             yield "subdir", op.subdir
             yield "submodules", str(op.submodules)
             yield "keep git dir", str(op.keep_git_dir)
+            yield "commit times", str(op.commit_times)
         case Copy():
             yield from _copy_fields(op)
         case Mkdir():
