@@ -26,8 +26,10 @@ class Overlay:
     Attributes:
         lowers: host folders, topmost first; with none, `upper` itself is the root.
         upper: host folder that receives the changes, in overlayfs form (whiteouts are character
-            devices 0:0, or the xattrs of `userxattr` where the sandbox has a user namespace).
-        work: empty host folder on the file system of `upper`.
+            devices 0:0; xattrs are `user.overlay.*` where the sandbox has a user namespace). They
+            are not synced to the disk, and after a step that was cancelled or never started they
+            are to be thrown away.
+        work: empty host folder on the file system of `upper`; empty again afterwards.
     """
 
     lowers: tuple[str, ...]

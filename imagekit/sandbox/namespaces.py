@@ -38,8 +38,8 @@ REASONS: Final = {
     "rootless": "user namespace with the subordinate ids of this user",
     "single-uid": "user namespace with one id; owners other than root cannot exist in it",
 }
+_NETWORK: Final = "the default network is the host's"
 _CHUNK: Final = 1 << 16
-_PIPE_SIZE: Final = 1 << 18
 
 
 class NamespaceSandbox:
@@ -71,7 +71,7 @@ class NamespaceSandbox:
     def reason(self) -> str:
         """Why this rung, and what was wrong with better ones."""
         why = REASONS[self.name]
-        return "; ".join((why, *self._failures))
+        return "; ".join((why, _NETWORK, *self._failures))
 
     @property
     def in_process(self) -> bool:

@@ -61,7 +61,8 @@ def test_all_behaviour_holds_without_root(name: str, tmp_path: Path, base: Path)
         pytest.skip("an ordinary user cannot run this Python")
     result = subprocess.run(
         [
-            *(*command, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"),
+            *(*command, sys.executable, "-m", "pytest", "-q"),
+            *("-p", "no:cacheprovider", "-p", "no:hypothesispytest"),
             f"--basetemp={base}/t",
             *(str(HERE / file) for file in FILES if (HERE / file).exists()),
         ],

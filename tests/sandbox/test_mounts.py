@@ -1,5 +1,7 @@
+import ctypes
 import os
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +256,41 @@ def test_mount_points_through_links_stay_in_the_root(box: Any, tmp_path: Path) -
     assert result.out == "12"
     assert list(outside.iterdir()) == []
     assert result.changes() == set()
+
+
+def test_a_mount_point_that_changes_during_set_up_never_leads_out(
+    box: Any, tmp_path: Path
+) -> None:
+    """CVE-2021-30465: a folder shared with another step flips to a link and back."""
+    shared, outside = tmp_path / "shared", tmp_path / "outside"
+    (shared / "t").mkdir(parents=True)
+    outside.mkdir()
+    (shared / "l").symlink_to(outside)
+    done = threading.Event()
+
+    libc = ctypes.CDLL(None)
+    names = (os.fsencode(shared / "t"), os.fsencode(shared / "l"))
+
+    def flip() -> None:
+        while not done.is_set():
+            libc.renameat2(-100, names[0], -100, names[1], 2)  # RENAME_EXCHANGE
+
+    renamer = threading.Thread(target=flip)
+    renamer.start()
+    mounts = (
+        BindMount(source=str(shared), target="/c", read_only=False),
+        FileMount(target="/c/t/deep/s", content=b"secret"),
+    )
+    try:
+        for _ in range(30):
+            try:
+                box.run("true", mounts=mounts)
+            except SandboxError as exc:
+                assert exc.code == "bad-mount"  # noqa: PT017 - either outcome is right
+    finally:
+        done.set()
+        renamer.join()
+    assert list(outside.iterdir()) == []
 
 
 @pytest.mark.parametrize("target", ["/", "/.", "//", "/proc/x", "/sys/firmware"])
