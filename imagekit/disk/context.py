@@ -376,7 +376,7 @@ class _Scanner:
                     if node is not None and (node.children or not excluded):
                         children[name] = node
                 else:
-                    children[name] = _special(fd, name, status)
+                    children[name] = self._special(fd, path, status)
         self._check_limits(len(children), depth, prefix)
         return children
 
@@ -411,6 +411,17 @@ class _Scanner:
             known.xattrs,
         )
 
+    def _special(self, parent: int, path: str, status: os.stat_result) -> Entry:
+        """A link, or something that a context should not have and that copying refuses."""
+        kind = _KINDS[stat.S_IFMT(status.st_mode)]
+        mtime = status.st_mtime_ns // 1_000_000_000
+        if kind == SYMLINK:
+            with readable(path):
+                target = os.readlink(path.rpartition("/")[2], dir_fd=parent)
+            return Entry(SYMLINK, 0o777, mtime=mtime, link=target)
+        where = Where(self._context.source, path)
+        return Entry(kind, status.st_mode & 0o7777, mtime=mtime, where=where)
+
     def _below(self, parent: int, path: str, state: int, depth: int) -> Directory | None:
         """A directory and what is below it; None for one that is to be skipped."""
         with readable(path):
@@ -438,15 +449,6 @@ class _Scanner:
 
 def _folder_entry(status: os.stat_result, xattrs: Xattrs) -> Entry:
     return Entry(DIRECTORY, status.st_mode & 0o7777, mtime=int(status.st_mtime), xattrs=xattrs)
-
-
-def _special(parent: int, name: str, status: os.stat_result) -> Entry:
-    """A link, or something that a context should not have and that copying refuses."""
-    kind = _KINDS[stat.S_IFMT(status.st_mode)]
-    mtime = status.st_mtime_ns // 1_000_000_000
-    if kind == SYMLINK:
-        return Entry(SYMLINK, 0o777, mtime=mtime, link=os.readlink(name, dir_fd=parent))
-    return Entry(kind, status.st_mode & 0o7777, mtime=mtime)
 
 
 def _look(status: os.stat_result) -> tuple[int, int, int, int, int]:

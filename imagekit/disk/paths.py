@@ -298,22 +298,30 @@ def remove_at(parent: int, name: str) -> None:
 
 
 def _empty(parent: int, name: str, device: int) -> None:
-    """Remove all that is in a directory; without recursion, since trees may be deep."""
-    stack = [(_enter(parent, name, device), name)]
+    """Remove all that is in a directory, with one descriptor however deep it is."""
+    fd = _enter(parent, name, device)
+    above: list[tuple[str, os.stat_result]] = []
     try:
-        while stack:
-            fd, _ = stack[-1]
+        while True:
             below = _remove_files(fd)
             if below is not None:
-                stack.append((_enter(fd, below, device), below))
-                continue
-            fd, done = stack.pop()
-            os.close(fd)
-            if stack:
-                os.rmdir(done, dir_fd=stack[-1][0])
+                above.append((below, os.fstat(fd)))
+                fd = _replaced(fd, _enter(fd, below, device))
+            elif above:
+                done, expected = above.pop()
+                fd = _replaced(fd, os.open("..", FOLDER, dir_fd=fd))
+                if not os.path.samestat(os.fstat(fd), expected):
+                    raise OSError(errno.EBUSY, "it was moved while it was removed", done)
+                os.rmdir(done, dir_fd=fd)
+            else:
+                return
     finally:
-        for fd, _ in stack:
-            os.close(fd)
+        os.close(fd)
+
+
+def _replaced(old: int, new: int) -> int:
+    os.close(old)
+    return new
 
 
 def _remove_files(fd: int) -> str | None:
