@@ -1,11 +1,13 @@
 """What a step changed, read back from real overlays and from plain roots."""
 
 import io
+import json
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -54,7 +56,7 @@ def base_layer(tmp_path: Path) -> tuple[bytes, Tree]:
 
 
 @pytest.fixture(params=["overlay", "overlay by helper", "plain", "plain by helper"])
-def after(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[Step], Changes]]:
+def after(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Step], Changes]:
     """Runs a step on the base and gives the layer it makes, in every way there is."""
     need_root()
     data, lower = base_layer(tmp_path)
@@ -91,7 +93,7 @@ def after(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[
             changes = bench.compare(found, lower, reader)
         return finish(changes, tmp_path / "root")
 
-    yield overlay if request.param.startswith("overlay") else plain
+    return overlay if request.param.startswith("overlay") else plain
 
 
 @contextmanager
@@ -122,9 +124,6 @@ def tmp_made(path: Path) -> Path:
 
 def in_thread(target: str, *args: object, fds: tuple[int, ...] = ()) -> object:
     """What a sandbox's service does, in this process: only JSON and descriptors cross."""
-    import json
-    from importlib import import_module
-
     module, _, name = target.partition(":")
     plain = json.loads(json.dumps(args))
     copies = [os.dup(fd) for fd in fds]

@@ -4,7 +4,6 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -75,10 +74,12 @@ def test_ignored_folders_are_not_entered(root: Path) -> None:
     need_root()
     (root / "node_modules").mkdir()
     (root / "node_modules/x").write_text("x")
-    before = os.stat(root / "node_modules").st_atime_ns
-    with FolderContext(root, ignore=Matcher(["node_modules", "**/*.c", "!src/deep/b.c"])) as context:
+    before = (root / "node_modules").stat().st_atime_ns
+    with FolderContext(
+        root, ignore=Matcher(["node_modules", "**/*.c", "!src/deep/b.c"])
+    ) as context:
         assert paths(context) == ["link", "run.sh", "src", "src/deep", "src/deep/b.c"]
-    assert os.stat(root / "node_modules").st_atime_ns == before
+    assert (root / "node_modules").stat().st_atime_ns == before
 
 
 def test_an_excluded_folder_is_there_for_what_is_taken_back(root: Path) -> None:
@@ -192,7 +193,7 @@ class TestStatCache:
         with FolderContext(root, stat_cache=cache) as context:
             assert entry(context, "run.sh").digest != before.digest
 
-    def test_damaged_bytes_are_no_cache(self, root: Path) -> None:
+    def test_damaged_bytes_are_no_cache(self) -> None:
         for data in (b"", b"junk", encode({})[:-1], encode({})[:30] + b"\xff" * 40):
             assert decode(data) == {}
 
@@ -302,10 +303,9 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 class TestIgnoreFile:
     @pytest.fixture(autouse=True)
-    def files(self, tmp_path: Path) -> Iterator[None]:
+    def files(self, tmp_path: Path) -> None:
         (tmp_path / "ctx").mkdir()
         (tmp_path / "ctx/.dockerignore").write_text("from the context")
-        yield
 
     def test_the_one_beside_the_dockerfile_wins_even_empty(self, tmp_path: Path) -> None:
         (tmp_path / "Prod.dockerignore").touch()

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -78,8 +79,8 @@ def root(tmp_path: Path) -> Path:
 def test_paths_lead_to_what_they_name(root: Path, path: str, open_in_root: Open) -> None:
     top = open_root(root)
     fd = open_in_root(top, path, os.O_RDONLY)
-    with open(fd, "rb") as file:
-        assert file.read().decode() == FOUND[path]
+    assert os.read(fd, 100).decode() == FOUND[path]
+    os.close(fd)
     os.close(top)
 
 
@@ -87,10 +88,9 @@ def test_paths_lead_to_what_they_name(root: Path, path: str, open_in_root: Open)
 @pytest.mark.parametrize("path", MISSING)
 def test_paths_that_lead_nowhere_say_why(root: Path, path: str, open_in_root: Open) -> None:
     top = open_root(root)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=re.escape(os.strerror(MISSING[path]))):
         open_in_root(top, path, os.O_RDONLY)
     os.close(top)
-    assert caught.value.errno == MISSING[path]
 
 
 @BOTH
@@ -103,10 +103,9 @@ def test_forty_links_are_followed(root: Path, open_in_root: Open) -> None:
 @BOTH
 def test_a_last_link_can_be_refused(root: Path, open_in_root: Open) -> None:
     top = open_root(root)
-    with pytest.raises(OSError) as caught:
+    with pytest.raises(OSError, match=re.escape(os.strerror(errno.ELOOP))):
         open_in_root(top, "to-d/../to-file", os.O_RDONLY | os.O_NOFOLLOW)
     os.close(top)
-    assert caught.value.errno == errno.ELOOP
 
 
 @BOTH

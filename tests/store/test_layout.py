@@ -212,10 +212,8 @@ class TestArchives:
         need("skopeo")
         with (tmp_path / "a.tar").open("wb") as out:
             write_docker_archive(out, source, single, names=[NAME])
-        run(
-            ["skopeo", "copy", "-q", f"docker-archive:{tmp_path}/a.tar:{NAME}"]
-            + [f"oci:{tmp_path}/l:out"]
-        )
+        archive = f"docker-archive:{tmp_path}/a.tar:{NAME}"
+        run(["skopeo", "copy", "-q", archive, f"oci:{tmp_path}/l:out"])
         found = PlainLayout(tmp_path / "l").image()
         assert found.config["rootfs"]["diff_ids"] == [
             str(d) for d in ImageConfig.decode(config_of(source, single)).diff_ids
