@@ -7,8 +7,9 @@ layers or images.
 import os
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from attrs import evolve, field, frozen
 
@@ -22,9 +23,8 @@ from imagekit.events import BuildFinished, Observer
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.contexts import Contexts
 from imagekit.executor.engine import Engine, Policy
-from imagekit.executor.handlers import Workshop
+from imagekit.executor.inputs import Inputs
 from imagekit.executor.layers import Layers
-from imagekit.executor.run import Runner, RunOptions
 from imagekit.executor.values import Layer
 from imagekit.layer.compress import Codec, codec
 from imagekit.oci.descriptor import Descriptor
@@ -46,6 +46,9 @@ from imagekit.plan.ops import Exec
 from imagekit.plan.places import did_you_mean
 from imagekit.sandbox.base import Cancellation, Network, Ulimit
 from imagekit.store.local import Store
+
+if TYPE_CHECKING:
+    from imagekit.executor.handlers import Workshop
 
 EPOCH = "SOURCE_DATE_EPOCH"
 _NETWORKS = ("default", "none", "host")
@@ -215,28 +218,12 @@ class Builder:
     def _run(
         self, request: Request, plans: Sequence[Plan], layers: Layers, folders: Folders
     ) -> Sequence[tuple[Layer, ...]]:
-        secrets = {secret.id: secret for secret in request.secrets}
         contexts = Contexts(folders.folders)
-        runner = Runner(
-            layers=layers,
-            contexts=contexts,
-            options=RunOptions(
-                sandbox=request.sandbox,
-                secret=lambda name: secrets[name].read() if name in secrets else None,
-                allow=request.allow,
-            ),
-            observer=self._observer,
-            cancellation=self._cancellation,
-        )
-        try:
+        with ExitStack() as running:
             engine = Engine(
                 cache=BuildCache(self._store),
-                workshop=Workshop(
-                    layers=layers,
-                    contexts=contexts,
-                    runner=runner,
-                    cancellation=self._cancellation,
-                ),
+                inputs=Inputs(layers, contexts),
+                handlers=lambda: self._workshop(request, layers, contexts, running),
                 policy=Policy(
                     no_cache=request.no_cache,
                     no_cache_stages=request.no_cache_filter,
@@ -246,8 +233,29 @@ class Builder:
                 cancellation=self._cancellation,
             )
             return engine.run(plans)
-        finally:
-            runner.close()
+
+    def _workshop(
+        self, request: Request, layers: Layers, contexts: Contexts, running: ExitStack
+    ) -> "Workshop":
+        """What steps are carried out with; what it started ends with the build."""
+        from imagekit.executor.handlers import Workshop  # noqa: PLC0415 - only if something runs
+        from imagekit.executor.run import Runner, RunOptions  # noqa: PLC0415
+
+        secrets = {secret.id: secret for secret in request.secrets}
+        options = RunOptions(
+            sandbox=request.sandbox,
+            secret=lambda name: secrets[name].read() if name in secrets else None,
+            allow=request.allow,
+        )
+        runner = Runner(
+            layers=layers,
+            contexts=contexts,
+            options=options,
+            observer=self._observer,
+            cancellation=self._cancellation,
+        )
+        running.callback(runner.close)
+        return Workshop(layers=layers, contexts=contexts, runner=runner)
 
     def _pack(
         self,

@@ -20,22 +20,22 @@ class BuildCache:
     """Results of steps by cache key."""
 
     def __init__(self, store: Store) -> None:
-        self._store = store
+        self.store = store
 
     def lookup(self, keys: Iterable[Digest]) -> dict[Digest, Layer]:
         """The layers of those keys that have one; one query for all of them."""
-        records = self._store.database.records([str(key) for key in keys])
+        records = self.store.database.records([str(key) for key in keys])
         found = {}
         for text, record in records.items():
             layer = _decode(record.result)
-            if layer is not None and self._store.exists(layer.descriptor):
+            if layer is not None and self.store.exists(layer.descriptor):
                 found[Digest.parse(text)] = layer
         return found
 
     def save(self, records: Sequence[KeyRecord], layer: Layer, *, scope: str) -> None:
         """Keep a layer under the key of each record; attempts at one step share the scope."""
         for record in records:
-            self._store.database.put_record(
+            self.store.database.put_record(
                 CacheRecord(
                     key=str(record.key()),
                     scope=scope,
@@ -47,7 +47,7 @@ class BuildCache:
 
     def touch(self, keys: Sequence[Digest]) -> None:
         """Note that these were used, so that pruning by age spares them."""
-        self._store.database.touch_records([str(key) for key in keys])
+        self.store.database.touch_records([str(key) for key in keys])
 
 
 def _encode(layer: Layer) -> dict[str, Any]:

@@ -8,8 +8,9 @@ cancellation or Ctrl-C stops everything that runs.
 
 import os
 import time
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Protocol
 
 from attrs import frozen
 
@@ -20,16 +21,28 @@ from imagekit.events import (
     StepCached,
     StepFailed,
     StepFinished,
+    StepInfo,
     StepStarted,
     ignore_events,
 )
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.graph import Graph, Node, build_graph, content_record, located
-from imagekit.executor.handlers import Workshop
+from imagekit.executor.inputs import Inputs
 from imagekit.executor.values import Layer, Outcome
+from imagekit.oci.digest import Digest
 from imagekit.plan.key import KeyRecord
-from imagekit.plan.ops import Base, Fetch, Local, Plan
+from imagekit.plan.ops import Base, Fetch, Local, Plan, Step
 from imagekit.sandbox.base import Cancellation
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ThreadPoolExecutor
+
+
+class Handlers(Protocol):
+    """Whoever carries out a step (`handlers.Workshop`)."""
+
+    def run(self, step: Step, inputs: Sequence[Outcome], info: StepInfo, plan: Plan) -> Layer:
+        """Execute a step; its layer is in the store when this returns."""
 
 
 @frozen(kw_only=True)
@@ -54,13 +67,16 @@ class Engine:
         self,
         *,
         cache: BuildCache,
-        workshop: Workshop,
+        inputs: Inputs,
+        handlers: Callable[[], Handlers],
         policy: Policy | None = None,
         observer: Observer = ignore_events,
         cancellation: Cancellation | None = None,
     ) -> None:
         self._cache = cache
-        self._workshop = workshop
+        self._inputs = inputs
+        self._handlers = handlers
+        self._made: Handlers | None = None
         self._policy = policy or Policy()
         self._observer = observer
         self._cancellation = cancellation or Cancellation()
@@ -76,7 +92,7 @@ class Engine:
             DockerfileError: a step cannot be carried out, such as a COPY of what is not there.
             CancelledError: the build was cancelled.
         """
-        graph = build_graph(plans, self._workshop.local_digest)
+        graph = build_graph(plans, self._inputs.local_digest)
         self._look_up(graph)
         needed = [node for node in graph.nodes if node.needed]
         self._observer(BuildStarted(steps=tuple(node.info for node in needed)))
@@ -130,6 +146,9 @@ class Engine:
             self._observer(StepCached(step=node.info))
 
     def _execute(self, needed: Sequence[Node]) -> None:
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 15 ms
+
+        self._workshop()  # made in one thread, before the others ask for it
         waiting = {node: {i for i in node.inputs if i.needed} for node in needed}
         for node in needed:
             for other in waiting[node]:
@@ -144,10 +163,18 @@ class Engine:
         if failure is not None:
             raise failure
 
+    def _workshop(self) -> Handlers:
+        """Who carries out steps; an unchanged build never pays for it."""
+        if self._made is None:
+            self._made = self._handlers()
+        return self._made
+
     def _schedule(
-        self, pool: ThreadPoolExecutor, waiting: dict[Node, set[Node]]
+        self, pool: "ThreadPoolExecutor", waiting: dict[Node, set[Node]]
     ) -> BaseException | None:
         """Run nodes as their inputs come to be; what failed first, once nothing runs any more."""
+        from concurrent.futures import FIRST_COMPLETED, wait  # noqa: PLC0415 - see above
+
         running: dict[Future[None], Node] = {}
         failure: BaseException | None = None
         while running or (waiting and failure is None):
@@ -178,9 +205,9 @@ class Engine:
             raise located(node.step, node.plan, exc) from exc
 
     def _run_step(self, node: Node, inputs: Sequence[Outcome]) -> None:
-        contents = self._workshop.input_digests(node.step, inputs)
+        contents = self._inputs.digests(node.step, inputs)
         by_content = content_record(node, contents)
-        with self._workshop.single_flight(by_content.key()):
+        with self._single_flight(by_content.key()):
             layer = self._find(node, by_content)
             if layer is None:
                 layer = self._run_handler(node, inputs)
@@ -190,6 +217,10 @@ class Engine:
                 self._observer(StepCached(step=node.info))
         node.layer = layer
         node.outcome = _with_layer(node, layer)
+
+    def _single_flight(self, key: Digest) -> AbstractContextManager[None]:
+        """Only one thread of all processes on this store is in the block of one key."""
+        return self._cache.store.lock(f"step {key}", cancelled=self._cancellation.is_set)
 
     def _find(self, node: Node, by_content: KeyRecord) -> Layer | None:
         if not self._may_use_cache(node):
@@ -201,7 +232,7 @@ class Engine:
         began = time.monotonic()
         self._observer(StepStarted(step=node.info, at=began))
         try:
-            layer = self._workshop.run(node.step, inputs, node.info, node.plan)
+            layer = self._workshop().run(node.step, inputs, node.info, node.plan)
         except BaseException as exc:
             now = time.monotonic()
             message = str(exc) or type(exc).__name__

@@ -1,30 +1,20 @@
-"""One function an operation: what a step reads, and the layer that it writes."""
+"""One function an operation: the layer that a step writes."""
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 
 from imagekit.errors import UsageError
 from imagekit.events import StepInfo
 from imagekit.executor.archives import Archives
 from imagekit.executor.contents import Bytes, Sources
-from imagekit.executor.contexts import (
-    PATTERNS,
-    Contexts,
-    as_source,
-    copy_content,
-    mounts_content,
-    selected_files,
-)
+from imagekit.executor.contexts import PATTERNS, Contexts, as_source, selected_files
 from imagekit.executor.layers import LayerContents, Layers
 from imagekit.executor.run import Runner
-from imagekit.executor.values import Layer, Outcome, content_id
+from imagekit.executor.values import Layer, Outcome
 from imagekit.layer.copying import CopyOptions, Readers, copy, inline_file, mkdir
 from imagekit.layer.selection import Source
 from imagekit.layer.tree import Tree, Where
-from imagekit.oci.digest import Digest
-from imagekit.plan.ops import BindMount, Copy, Exec, InlineFile, Mkdir, Plan, Step
-from imagekit.sandbox.base import Cancellation
+from imagekit.plan.ops import Copy, Exec, InlineFile, Mkdir, Plan, Step
 
 _INLINE = "inline:"
 
@@ -38,55 +28,13 @@ class Workshop:
         layers: Layers,
         contexts: Contexts,
         runner: Runner,
-        cancellation: Cancellation,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._layers = layers
         self._store = layers.store
         self._contexts = contexts
         self._runner = runner
-        self._cancellation = cancellation
         self._clock = clock
-
-    def single_flight(self, key: Digest) -> AbstractContextManager[None]:
-        """Only one thread of all processes on this store is in the block of one key."""
-        return self._store.lock(f"step {key}", cancelled=self._cancellation.is_set)
-
-    # What a step reads.
-
-    def local_digest(self, step: Step, position: int, name: str) -> Digest:
-        """The digest of what a step reads of a local context, its input at a position."""
-        match step.op:
-            case Copy() as op:
-                return self._contexts.copy_digest(name, op, position)
-            case Exec() as op:
-                return self._contexts.mount_digest(name, _mounts_of(op, position))
-            case _:
-                raise UsageError(f"{step.name}: reads no local context")
-
-    def input_digests(self, step: Step, inputs: Sequence[Outcome]) -> list[Digest]:
-        """Digests of what a step reads of each input, now that they are there."""
-        digests = []
-        for position, outcome in enumerate(inputs):
-            if outcome.context is not None:
-                digests.append(self.local_digest(step, position, outcome.context))
-            elif position == 0:
-                digests.append(content_id(outcome.layers))
-            else:
-                digests.append(self._layer_digest(step, position, outcome))
-        return digests
-
-    def _layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
-        tree = self._layers.tree(outcome.layers)
-        match step.op:
-            case Copy() as op:
-                return copy_content(op, position, tree)
-            case Exec() as op if binds := _mounts_of(op, position):
-                return mounts_content(binds, tree)
-            case _:
-                return content_id(outcome.layers)
-
-    # What a step does.
 
     def run(self, step: Step, inputs: Sequence[Outcome], info: StepInfo, plan: Plan) -> Layer:
         """Execute a step; its layer is in the store when this returns.
@@ -168,7 +116,3 @@ class Workshop:
     def _root(self, outcome: Outcome) -> Tree | None:
         """The root file system of a step; None where there is none yet, as in scratch."""
         return self._layers.tree(outcome.layers) if outcome.layers else None
-
-
-def _mounts_of(op: Exec, position: int) -> list[BindMount]:
-    return [m for m in op.mounts if isinstance(m, BindMount) and m.input == position]

@@ -5,11 +5,13 @@ Random access to what a file holds needs places where decompression can start: l
 have one every 1 MiB; of any other, the uncompressed tar is kept as a blob of its own.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO, Final, cast
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from attrs import evolve
 
@@ -17,16 +19,18 @@ from imagekit.errors import BadArchiveError, StoreError
 from imagekit.events import Observer, Transfer, ignore_events
 from imagekit.executor.values import Fetcher, Layer
 from imagekit.layer.changes import Changes
-from imagekit.layer.compress import Codec, LayerSink
 from imagekit.layer.content_digest import changes_digest
-from imagekit.layer.decompress import BlockReader, Decompressor
 from imagekit.layer.index import CompressedLayer, LayerIndex, decode_index, encode_index
-from imagekit.layer.tar import Contents, read_layer, write_layer
 from imagekit.layer.tree import Entry, Tree
 from imagekit.oci.descriptor import LAYER_TAR, LAYER_TYPES, Descriptor, layer_compression
 from imagekit.oci.digest import Digest
 from imagekit.store.database import CacheRecord
 from imagekit.store.local import Store
+
+if TYPE_CHECKING:  # an unchanged build imports none of these
+    from imagekit.layer.compress import Codec
+    from imagekit.layer.decompress import BlockReader, Decompressor
+    from imagekit.layer.tar import Contents
 
 _SMALL: Final = 1 << 20
 
@@ -81,6 +85,8 @@ class Layers:
             raise StoreError(
                 f"not a layer: {layer.descriptor.media_type}", descriptor=layer.descriptor
             )
+        from imagekit.layer.decompress import Decompressor  # noqa: PLC0415 - see above
+
         with self.store.open(layer.descriptor) as blob:
             yield Decompressor(
                 blob,
@@ -126,6 +132,8 @@ class Layers:
             return self._indexes.setdefault(diff_id, index)
 
     def _make_index(self, layer: Layer) -> LayerIndex:
+        from imagekit.layer.tar import read_layer  # noqa: PLC0415 - see above
+
         with (
             self.open_tar(layer, why="its files are read") as tar,
             self.store.ingest() as spool,
@@ -184,6 +192,8 @@ class Layers:
         Raises:
             StoreError: the layer is not here any more.
         """
+        from imagekit.layer.decompress import BlockReader  # noqa: PLC0415 - see above
+
         index = self._known_index(diff_id)
         if index is None or index.blob is None:
             raise StoreError(
@@ -206,6 +216,9 @@ class Layers:
     def _write(
         self, changes: Changes, contents: Contents, codec: Codec, *, epoch: int | None
     ) -> Layer:
+        from imagekit.layer.compress import LayerSink  # noqa: PLC0415 - see above
+        from imagekit.layer.tar import write_layer  # noqa: PLC0415 - see above
+
         with self.store.ingest() as ingest:
             with LayerSink(ingest.file, codec) as sink:
                 index = write_layer(changes, contents, sink, epoch=epoch)

@@ -5,10 +5,10 @@ bytes do not depend on how the tar arrived in pieces, any block can be read alon
 compressed side by side. Concatenated members and frames are what every reader of gzip and zstd
 accepts; the price is under half a per cent of size.
 
-`LayerSink` is the pipeline: the caller's thread writes the tar and hashes it, workers compress
-blocks, hash the blob and write it. All of that releases the GIL; there are no more threads and
-hand-overs than that, since each costs a wait for the GIL. No more than a fixed number of blocks is
-in flight.
+`LayerSink` is the pipeline: the caller's thread writes the tar, workers compress blocks, hash the
+blob and write it; the hash of the tar falls to whoever has time. All of that releases the GIL, and
+there are no more threads and hand-overs than that, since each costs a wait for the GIL. No more
+than a fixed number of blocks is in flight.
 
 Spec: RFC 1952 (gzip), RFC 8878 (zstd).
 """
@@ -17,11 +17,11 @@ import queue
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Literal, Protocol, Self
 
-import zstandard
 from attrs import frozen
 from isal import isal_zlib
 
@@ -37,6 +37,7 @@ _ISAL_LEVELS: Final = range(4)
 _GZIP_LEVELS: Final = range(10)
 _ZSTD_LEVELS: Final = range(1, 23)
 _SPARE: Final = 3
+_UNHASHED: Final = 8
 _FLOOD: Final = 1 << 20
 """More room than anyone can be waiting for."""
 
@@ -78,6 +79,8 @@ class Codec:
             case "zlib":
                 return lambda block: _gzip(zlib.compress(block, level, _RAW), block)
             case "zstd":
+                import zstandard  # noqa: PLC0415 - 10 ms that gzip does not need
+
                 return zstandard.ZstdCompressor(level=level).compress
 
 
@@ -114,6 +117,8 @@ def codec(
             level = 3 if level is None else level
             if level not in _ZSTD_LEVELS:
                 raise UsageError(f"zstd has levels 1 to 22, not {level}")
+            import zstandard  # noqa: PLC0415 - 10 ms that gzip does not need
+
             version = ".".join(map(str, zstandard.ZSTD_VERSION))
             return Codec(compression="zstd", engine="zstd", level=level, version=version)
 
@@ -149,7 +154,7 @@ class LayerSink:
             workers = 1 if codec.engine in {"none", "isal"} else 2
         self._codec = codec
         self._pending = bytearray()
-        self._tar_hash = hasher()
+        self._tar_hash = _TarHash()
         self._tar_size = 0
         self._count = 0
         self._result: CompressedLayer | None = None
@@ -213,7 +218,7 @@ class LayerSink:
             self._pending.clear()
         self._stop()
         self._blob.check()
-        diff_id = Digest("sha256", self._tar_hash.hexdigest())
+        diff_id = self._tar_hash.digest()
         starts = self._blob.starts
         self._result = CompressedLayer(
             compression=self._codec.compression,
@@ -239,7 +244,7 @@ class LayerSink:
         self._queue.put((self._count, block))
         self._count += 1
         self._tar_size += len(block)
-        self._tar_hash.update(block)
+        self._tar_hash.add(block)
 
     def _stop(self) -> None:
         for _ in self._threads:
@@ -251,12 +256,63 @@ class LayerSink:
     def _work(self) -> None:
         """A worker's thread: compress blocks until None; after a failure, only drain."""
         compress = self._codec.compressor()
-        while (work := self._queue.get()) is not None:
+        while (work := self._next_work()) is not None:
             try:
                 if not self._blob.failed:
                     self._blob.deliver(work[0], compress(work[1]))
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 self._blob.fail(error)
+
+    def _next_work(self) -> tuple[int, bytes] | None:
+        """The next block; while there is none, help to hash the tar."""
+        while True:
+            try:
+                return self._queue.get(block=False)
+            except queue.Empty:
+                if not self._tar_hash.help():
+                    return self._queue.get()
+
+
+class _TarHash:
+    """The digest of the tar, computed by whoever has time.
+
+    Blocks are hashed in order: by workers that have nothing to compress, else by the caller, once
+    too many wait. So neither side waits for the other, whichever is the slower one.
+    """
+
+    def __init__(self) -> None:
+        self._hash = hasher()
+        self._waiting: deque[bytes] = deque()
+        self._turn = threading.Lock()
+
+    def add(self, block: bytes) -> None:
+        """Take the next block."""
+        self._waiting.append(block)
+        while len(self._waiting) > _UNHASHED:
+            with self._turn:
+                self._hash_one()
+
+    def help(self) -> bool:
+        """Hash one block; False if none waits or another thread is at it."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._hash_one()
+        finally:
+            self._turn.release()
+
+    def digest(self) -> Digest:
+        """The digest of all blocks."""
+        with self._turn:
+            while self._hash_one():
+                pass
+        return Digest("sha256", self._hash.hexdigest())
+
+    def _hash_one(self) -> bool:
+        if not self._waiting:
+            return False
+        self._hash.update(self._waiting.popleft())
+        return True
 
 
 class _BlobWriter:

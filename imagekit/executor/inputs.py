@@ -1,0 +1,54 @@
+"""What steps read, as digests: the part of cache keys that is not in a plan."""
+
+from collections.abc import Sequence
+
+from imagekit.errors import UsageError
+from imagekit.executor.contexts import Contexts, copy_content, mounts_content
+from imagekit.executor.layers import Layers
+from imagekit.executor.values import Outcome, content_id
+from imagekit.oci.digest import Digest
+from imagekit.plan.ops import BindMount, Copy, Exec, Step
+
+
+class Inputs:
+    """Digests of what steps read of contexts and of other steps."""
+
+    def __init__(self, layers: Layers, contexts: Contexts) -> None:
+        self._layers = layers
+        self._contexts = contexts
+
+    def local_digest(self, step: Step, position: int, name: str) -> Digest:
+        """The digest of what a step reads of a local context, its input at a position."""
+        match step.op:
+            case Copy() as op:
+                return self._contexts.copy_digest(name, op, position)
+            case Exec() as op:
+                return self._contexts.mount_digest(name, _mounts_of(op, position))
+            case _:
+                raise UsageError(f"{step.name}: reads no local context")
+
+    def digests(self, step: Step, inputs: Sequence[Outcome]) -> list[Digest]:
+        """Digests of what a step reads of each input, now that they are there."""
+        digests = []
+        for position, outcome in enumerate(inputs):
+            if outcome.context is not None:
+                digests.append(self.local_digest(step, position, outcome.context))
+            elif position == 0:
+                digests.append(content_id(outcome.layers))
+            else:
+                digests.append(self._layer_digest(step, position, outcome))
+        return digests
+
+    def _layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
+        tree = self._layers.tree(outcome.layers)
+        match step.op:
+            case Copy() as op:
+                return copy_content(op, position, tree)
+            case Exec() as op if binds := _mounts_of(op, position):
+                return mounts_content(binds, tree)
+            case _:
+                return content_id(outcome.layers)
+
+
+def _mounts_of(op: Exec, position: int) -> list[BindMount]:
+    return [m for m in op.mounts if isinstance(m, BindMount) and m.input == position]
