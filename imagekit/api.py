@@ -9,9 +9,9 @@ Everything here blocks; `imagekit.aio` is the same off an event loop.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -29,6 +29,9 @@ from imagekit.sandbox.base import Cancellation, Network, Ulimit
 from imagekit.store.local import Store
 from imagekit.store.roles import Source
 from imagekit.store.select import read_document, select_image
+
+if TYPE_CHECKING:
+    from contextlib import ExitStack
 
 PathLike = str | os.PathLike[str]
 StoreLike = PathLike | Store | None
@@ -330,18 +333,36 @@ def prune(
     Raises:
         StoreError: the store cannot be read or written.
     """
-    from imagekit.disk.paths import remove_tree  # noqa: PLC0415 - not needed to build
+    from contextlib import ExitStack  # noqa: PLC0415 - not needed to build
+
     from imagekit.store.prune import prune as prune_store  # noqa: PLC0415
 
-    with open_store(store) as opened:
+    with open_store(store) as opened, ExitStack() as held:
         done = prune_store(
             opened,
-            remove_tree=remove_tree,
+            remove_tree=_remover(held),
             records_older_than_s=0 if everything else keep_s,
             grace_s=0 if everything else 3600,
         )
     count = len(done.blobs) + len(done.snapshots) + done.records + done.leftovers
     return Removed(count=count, size=done.freed)
+
+
+def _remover(held: "ExitStack") -> Callable[[Path], None]:
+    """Removes folders; those of a rootless sandbox's users with the rights of one."""
+    from imagekit.disk.paths import remove_tree  # noqa: PLC0415 - not needed to build
+    from imagekit.disk.snapshot import Form, Workbench  # noqa: PLC0415
+    from imagekit.sandbox.choose import choose  # noqa: PLC0415
+
+    def remove(path: Path) -> None:
+        try:
+            remove_tree(path)
+        except PermissionError:
+            sandbox = choose()
+            held.callback(sandbox.close)
+            Workbench(sandbox.service.call, Form()).remove(path)
+
+    return remove
 
 
 def write_file(path: PathLike, text: str) -> None:

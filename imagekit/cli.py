@@ -311,9 +311,9 @@ def _add_prune(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is 
     parser.add_argument(
         "--keep-hours",
         type=float,
-        default=0,
+        default=14 * 24,
         metavar="HOURS",
-        help="keep cache records used in the last HOURS (default: 0)",
+        help="keep cache records used in the last HOURS (default: two weeks)",
     )
 
 

@@ -14,7 +14,14 @@ from imagekit.executor.output import Log
 from imagekit.executor.snapshots import Snapshots
 from imagekit.executor.values import Layer, Outcome, SecretReader
 from imagekit.plan.ops import Exec, Plan, Step
-from imagekit.sandbox.base import Cancellation, ExitStatus, ProcessSpec, Sandbox, Ulimit
+from imagekit.sandbox.base import (
+    Cancellation,
+    ExitStatus,
+    ProcessSpec,
+    Sandbox,
+    TmpfsMount,
+    Ulimit,
+)
 from imagekit.sandbox.choose import choose
 
 
@@ -84,6 +91,8 @@ class Runner:
                 hint="allow it with --allow security.insecure",
                 code="not-allowed",
             )
+        if not op.argv:
+            raise UsageError("RUN has no command to run", code="exec-failed")
         if op.devices:
             raise UsageError("RUN --device is not supported yet", code="unsupported")
         sandbox, snapshots = self._start()
@@ -99,7 +108,7 @@ class Runner:
                 cwd=op.cwd,
                 user=op.user,
                 root=root.root,
-                mounts=mounts.prepare(op, inputs),
+                mounts=(*_shm(op), *mounts.prepare(op, inputs)),
                 network=op.network,
                 hostname=op.hostname or "imagekit",
                 extra_hosts=op.extra_hosts,
@@ -122,6 +131,11 @@ class Runner:
             if self._sandbox is not None:
                 self._sandbox.close()
                 self._sandbox = None
+
+
+def _shm(op: Exec) -> tuple[TmpfsMount, ...]:
+    """What takes the place of the sandbox's own /dev/shm, if another size is asked for."""
+    return (TmpfsMount(target="/dev/shm", size=op.shm_size),) if op.shm_size else ()  # noqa: S108 - in the root
 
 
 def _failed(op: Exec, step: Step, status: ExitStatus, log: Log, plan: Plan) -> StepFailedError:
