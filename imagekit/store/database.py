@@ -35,7 +35,7 @@ _MIGRATIONS: Final = (
     CREATE INDEX blobs_by_diff_id ON blobs (diff_id);
     CREATE TABLE records (
         id INTEGER PRIMARY KEY, key TEXT NOT NULL, scope TEXT NOT NULL, result TEXT NOT NULL,
-        inputs TEXT NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL
+        inputs TEXT NOT NULL, created INTEGER NOT NULL, used REAL NOT NULL
     );
     CREATE INDEX records_by_key ON records (key, id);
     CREATE INDEX records_by_scope ON records (scope, id);
@@ -88,7 +88,7 @@ class CacheRecord:
         result: JSON; digests in it keep their blobs from being pruned.
         inputs: JSON; what is compared to explain a miss.
         created: seconds since the epoch.
-        used: when it was last taken, to the day or so.
+        used: when it was made or last taken, to the day or so.
     """
 
     key: str
@@ -96,7 +96,7 @@ class CacheRecord:
     result: Any
     inputs: Any = None
     created: int = 0
-    used: int = 0
+    used: float = 0
 
 
 @frozen(kw_only=True)
@@ -221,7 +221,7 @@ class Database:
 
     def put_record(self, record: CacheRecord) -> None:
         """Add a record; what it names must be stored already (security spec S-3)."""
-        now = int(time.time())
+        now = time.time()
         self._execute(
             "INSERT INTO records (key, scope, result, inputs, created, used)"
             " VALUES (?, ?, ?, ?, ?, ?)",
@@ -230,20 +230,20 @@ class Database:
                 record.scope,
                 _encode(record.result),
                 _encode(record.inputs),
-                record.created or now,
+                record.created or int(now),
                 record.used or now,
             ),
         )
 
     def touch_records(self, keys: Sequence[str]) -> None:
         """Say that these keys were used; written at most once a day."""
-        now = int(time.time())
+        now = time.time()
         stale = [k for k, r in self.records(keys).items() if r.used < now - 86_400]
         if stale:
             rows = [(now, key) for key in stale]
             self._execute("UPDATE records SET used = ? WHERE key = ?", *rows, durable=False)
 
-    def forget_records(self, used_before: int) -> int:
+    def forget_records(self, used_before: float) -> int:
         """Remove records last used before a time, and older ones of the same key; how many."""
         return self._execute(
             "DELETE FROM records WHERE used < ? OR id NOT IN"

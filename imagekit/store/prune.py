@@ -64,8 +64,8 @@ def prune(
     """
     now = time.time()
     leased = live_since(store.path / "leases")
-    horizon = min(now - grace_s, leased if leased is not None else now)
-    records = store.database.forget_records(int(min(now - records_older_than_s, horizon)))
+    horizon = now - grace_s if leased is None else min(now - grace_s, leased)
+    records = store.database.forget_records(min(now - records_older_than_s, horizon))
     store.database.forget_stat_caches(int(now - records_older_than_s))
     blobs = BlobFolder(store.path, private=True)
     leftovers = blobs.remove_leftovers() + _remove_temp(store.path / "temp", remove_tree)
