@@ -1,7 +1,7 @@
 """Image configs (image-spec config.md, with Docker's additions that builders write)."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import evolve, field, frozen
 
@@ -10,7 +10,9 @@ from imagekit.oci.digest import Digest
 from imagekit.oci.document import encode_json, parse_object
 from imagekit.oci.platform import Platform
 
+T = TypeVar("T")
 _WHAT: Final = "image config"
+_HISTORY_TEXTS: Final = ("created", "created_by", "author", "comment")
 
 
 @frozen(kw_only=True)
@@ -38,14 +40,26 @@ class Healthcheck:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "Healthcheck":
-        """Read Docker's form."""
+        """Read Docker's form.
+
+        Raises:
+            InvalidDocumentError: a field of the wrong type.
+        """
+        test = value.get("Test") or []
+        names = ("Interval", "Timeout", "StartPeriod", "StartInterval", "Retries")
+        numbers = [value.get(name) or 0 for name in names]
+        if not isinstance(test, list) or not all(isinstance(x, str) for x in test):
+            raise InvalidDocumentError(f"{_WHAT}: Healthcheck.Test must hold strings")
+        if not all(isinstance(x, int) for x in numbers):
+            raise InvalidDocumentError(f"{_WHAT}: times of Healthcheck must be whole numbers")
+        interval, timeout, start_period, start_interval, retries = numbers
         return cls(
-            test=tuple(value.get("Test") or ()),
-            interval=value.get("Interval") or 0,
-            timeout=value.get("Timeout") or 0,
-            start_period=value.get("StartPeriod") or 0,
-            start_interval=value.get("StartInterval") or 0,
-            retries=value.get("Retries") or 0,
+            test=tuple(test),
+            interval=interval,
+            timeout=timeout,
+            start_period=start_period,
+            start_interval=start_interval,
+            retries=retries,
         )
 
 
@@ -88,9 +102,8 @@ class ContainerConfig:
             "Labels": dict(sorted(self.labels)),
             "StopSignal": self.stop_signal,
             "Shell": self.shell and list(self.shell),
-            **self.extra,
         }
-        return {k: v for k, v in fields.items() if v}
+        return {**{k: v for k, v in fields.items() if v}, **self.extra}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ContainerConfig":
@@ -147,6 +160,7 @@ class History:
     author: str = ""
     comment: str = ""
     empty_layer: bool = False
+    extra: Mapping[str, Any] = field(factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON form, empty values left out."""
@@ -157,7 +171,7 @@ class History:
             "comment": self.comment,
             "empty_layer": self.empty_layer,
         }
-        return {k: v for k, v in fields.items() if v}
+        return {**{k: v for k, v in fields.items() if v}, **self.extra}
 
     @classmethod
     def from_json(cls, value: Any) -> "History":  # noqa: ANN401 - JSON
@@ -166,14 +180,13 @@ class History:
         Raises:
             InvalidDocumentError: not an object, or a field of the wrong type.
         """
-        names = ("created", "created_by", "author", "comment")
-        if not isinstance(value, dict) or not all(
-            isinstance(value.get(k) or "", str) for k in names
-        ):
+        if not isinstance(value, dict):
             raise InvalidDocumentError(f"{_WHAT}: a history entry is malformed")
-        return cls(
-            **{k: value.get(k) or "" for k in names}, empty_layer=bool(value.get("empty_layer"))
-        )
+        rest = dict(value)
+        texts = {k: rest.pop(k, None) or "" for k in _HISTORY_TEXTS}
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise InvalidDocumentError(f"{_WHAT}: a history entry is malformed")
+        return cls(**texts, empty_layer=bool(rest.pop("empty_layer", False)), extra=rest)
 
 
 @frozen(kw_only=True)
@@ -230,17 +243,10 @@ class ImageConfig:
         platform_keys = ("architecture", "os", "variant", "os.version", "os.features")
         platform = Platform.from_json({k: value.pop(k) for k in platform_keys if k in value})
         created, author = (value.pop(k, None) or "" for k in ("created", "author"))
-        inner, rootfs = (value.pop(k, None) or {} for k in ("config", "rootfs"))
-        history = value.pop("history", None) or []
-        diff_ids = rootfs.get("diff_ids") or [] if isinstance(rootfs, dict) else None
-        if not (
-            isinstance(created, str)
-            and isinstance(author, str)
-            and isinstance(inner, dict)
-            and isinstance(history, list)
-            and isinstance(diff_ids, list)
-            and all(isinstance(d, str) for d in diff_ids)
-        ):
+        inner, rootfs = (_section(value, k, dict) for k in ("config", "rootfs"))
+        history = _section(value, "history", list)
+        diff_ids = _section(dict(rootfs), "diff_ids", list)
+        if not all(isinstance(x, str) for x in (created, author, *diff_ids)):
             raise InvalidDocumentError(f"{_WHAT}: a field is of the wrong type")
         try:
             digests = tuple(Digest.parse(d) for d in diff_ids)
@@ -255,3 +261,13 @@ class ImageConfig:
             history=tuple(History.from_json(h) for h in history),
             extra=value,
         )
+
+
+def _section(value: dict[str, Any], key: str, kind: type[T]) -> T:
+    """Take a field out of a document; absent and null are empty."""
+    found = value.pop(key, None)
+    if found is None:
+        return kind()
+    if not isinstance(found, kind):
+        raise InvalidDocumentError(f"{_WHAT}: {key} is a {type(found).__name__}")
+    return found

@@ -54,6 +54,18 @@ def layer_compression(media_type: str) -> Literal["none", "gzip", "zstd"] | None
     return _COMPRESSION.get(media_type)
 
 
+def read_annotations(value: Any, *, where: str) -> Mapping[str, str]:  # noqa: ANN401 - JSON
+    """The annotations of a document or descriptor; null is none.
+
+    Raises:
+        InvalidDocumentError: not an object of strings.
+    """
+    found = {} if value is None else value
+    if not isinstance(found, dict) or not all(isinstance(x, str) for x in found.values()):
+        raise InvalidDocumentError(f"{where}: annotations must hold strings")
+    return found
+
+
 @frozen(kw_only=True)
 class Descriptor:
     """Where some bytes are, what they are and how many (image-spec descriptor.md).
@@ -106,16 +118,14 @@ class Descriptor:
             raise InvalidDocumentError(f"{where}: mediaType and digest must be strings")
         if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < 1 << 63:
             raise InvalidDocumentError(f"{where}: size must be a whole number, got {size!r}")
-        annotations = known.pop("annotations", None) or {}
+        annotations = read_annotations(known.pop("annotations", None), where=where)
         platform = known.pop("platform", None)
-        urls = known.pop("urls", None) or ()
-        strings = [*urls, known.get("artifactType") or "", known.get("data") or ""]
-        if not isinstance(annotations, dict) or not all(
-            isinstance(x, str) for x in (*annotations.values(), *strings)
+        urls = known.pop("urls", None) or []
+        artifact_type, data = (known.pop(k, None) or "" for k in ("artifactType", "data"))
+        if not isinstance(urls, list) or not all(
+            isinstance(x, str) for x in (*urls, artifact_type, data)
         ):
-            raise InvalidDocumentError(
-                f"{where}: annotations, urls, data and artifactType hold strings"
-            )
+            raise InvalidDocumentError(f"{where}: urls, data and artifactType hold strings")
         try:
             parsed = Digest.parse(digest)
         except InvalidDigestError as exc:
@@ -127,7 +137,7 @@ class Descriptor:
             platform=None if platform is None else Platform.from_json(platform),
             annotations=annotations,
             urls=tuple(urls),
-            artifact_type=known.pop("artifactType", None) or "",
-            data=known.pop("data", None) or "",
+            artifact_type=artifact_type,
+            data=data,
             extra=known,
         )

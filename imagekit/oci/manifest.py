@@ -13,6 +13,7 @@ from imagekit.oci.descriptor import (
     MANIFEST,
     MANIFEST_TYPES,
     Descriptor,
+    read_annotations,
 )
 from imagekit.oci.document import Document, describe, encode_json, parse_object
 
@@ -123,15 +124,13 @@ def _default_type(value: Mapping[str, Any], is_index: bool) -> str:  # noqa: FBT
 
 
 def _common_fields(value: Mapping[str, Any]) -> dict[str, Any]:
-    annotations = value.get("annotations") or {}
     subject = value.get("subject")
-    if not isinstance(annotations, dict) or not all(
-        isinstance(x, str) for x in annotations.values()
-    ):
-        raise InvalidDocumentError("manifest: annotations must hold strings")
+    artifact_type = value.get("artifactType") or ""
+    if not isinstance(artifact_type, str):
+        raise InvalidDocumentError("manifest: artifactType must be a string")
     return {
-        "annotations": annotations,
-        "artifact_type": str(value.get("artifactType") or ""),
+        "annotations": read_annotations(value.get("annotations"), where="manifest"),
+        "artifact_type": artifact_type,
         "subject": None if subject is None else Descriptor.from_json(subject, where="subject"),
     }
 

@@ -107,8 +107,10 @@ class Platform:
         rest = dict(value)
         names = ("os", "architecture", "variant", "os.version")
         os, architecture, variant, version = (rest.pop(k, "") or "" for k in names)
-        features = rest.pop("os.features", None) or ()
-        if not all(isinstance(x, str) for x in (os, architecture, variant, version, *features)):
+        features = rest.pop("os.features", None) or []
+        if not isinstance(features, list) or not all(
+            isinstance(x, str) for x in (os, architecture, variant, version, *features)
+        ):
             raise InvalidDocumentError("platform: os, architecture and variant must be strings")
         return cls(os, architecture, variant, version, tuple(features), tuple(rest.items()))
 
@@ -177,7 +179,8 @@ def choose(wanted: Platform, offered: Sequence[Platform | None]) -> int | None:
     An offer without a platform matches last; `unknown/unknown` (attestations) never does.
     """
     best: tuple[int, int] | None = None
-    ranks = {pair: rank for rank, pair in enumerate(compatible(wanted.normalised()))}
+    wanted = wanted.normalised()
+    ranks = {pair: rank for rank, pair in enumerate(compatible(wanted))}
     for position, platform in enumerate(offered):
         if platform is None:
             rank = len(ranks)

@@ -5,7 +5,7 @@ from typing import Final
 
 from attrs import evolve, frozen
 
-from imagekit.errors import InvalidReferenceError
+from imagekit.errors import InvalidDigestError, InvalidReferenceError
 from imagekit.oci.digest import Digest
 
 DOCKER_HUB: Final = "docker.io"
@@ -49,7 +49,7 @@ class Reference:
         if at:
             if not _DIGEST.fullmatch(digest_text):
                 raise _bad(text, f"{digest_text!r} is not a digest")
-            digest = Digest.parse(digest_text)
+            digest = _digest(text, digest_text)
         host, path = _split_host(rest)
         path, colon, tag = path.partition(":")
         if colon and not _TAG.fullmatch(tag):
@@ -92,6 +92,13 @@ class Reference:
     def _suffix(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
         return tag + (f"@{self.digest}" if self.digest else "")
+
+
+def _digest(text: str, digest: str) -> Digest:
+    try:
+        return Digest.parse(digest)
+    except InvalidDigestError as exc:
+        raise _bad(text, exc.message) from exc
 
 
 def _split_host(text: str) -> tuple[str, str]:
