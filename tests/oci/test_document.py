@@ -65,15 +65,11 @@ def test_writing_and_reading_again_gives_the_same(value: object) -> None:
 
 
 def test_there_is_one_written_form() -> None:
-    assert (
-        encode_json({"b": "a/b é <&>", "a": [1, None]})
-        == '{"b":"a/b é <&>","a":[1,null]}'.encode()
-    )
+    written = encode_json({"b": "a/b é <&>", "a": [1, None]})
+    assert written == '{"b":"a/b é <&>","a":[1,null]}'.encode()
 
 
 def test_a_descriptor_names_the_bytes() -> None:
     found = describe(b"{}", "application/x")
     assert (found.media_type, found.size) == ("application/x", 2)
-    assert str(found.digest).startswith(
-        "sha256:44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
-    )
+    assert found.digest.short == "44136fa355b3"

@@ -155,7 +155,7 @@ def test_schema_1_is_refused_with_what_to_do() -> None:
         {"urls": "text"},
         {"urls": {"a": "b"}},
         {"data": 7},
-        {"artifactType": []},
+        {"artifactType": ["x"]},
         {"artifactType": 7},
         {"platform": "linux/amd64"},
     ],

@@ -50,8 +50,10 @@ def test_platforms_are_read_and_normalised(text: str, normal: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "/", "linux/", "/amd64", "a/b/c/d", "linux/amd64/", "lin ux/amd64", "unheard-of"]
-    + ["linux/é", "linux/amd64,linux/arm64", "linux//v7", "linux(1/amd64", "linux/am(1)d64"],
+    [
+        *("", "/", "linux/", "/amd64", "a/b/c/d", "linux/amd64/", "lin ux/amd64", "unheard-of"),
+        *("linux/é", "linux/amd64,linux/arm64", "linux//v7", "linux(1/amd64", "linux/am(1)d64"),
+    ],
 )
 def test_what_is_no_platform_is_refused_with_a_hint(text: str) -> None:
     with pytest.raises(InvalidPlatformError) as caught:
