@@ -60,8 +60,9 @@ def image(
         config: finished: `diff_ids` in step with `layers`.
         layers: lowest first.
         annotations: of the manifest.
-        docker: use Docker's media types instead of OCI's, where the layers have one.
+        docker: use Docker's media types instead of OCI's, unless a layer has none there.
     """
+    docker = docker and all(_has_docker_type(layer) for layer in layers)
     raw = config.encode()
     types = (DOCKER_CONFIG, DOCKER_MANIFEST) if docker else (CONFIG, MANIFEST)
     manifest = Manifest(
@@ -77,10 +78,16 @@ def image(
     )
 
 
+def _has_docker_type(layer: Descriptor) -> bool:
+    compression = layer_compression(layer.media_type)
+    return compression is None or compression in _DOCKER_LAYERS
+
+
 def layer_descriptor(layer: Descriptor, *, docker: bool) -> Descriptor:
     """The descriptor of a layer in a new manifest: one family of media types, nothing else kept.
 
-    A manifest never mixes Docker's and OCI's types; zstd layers have OCI's only.
+    A manifest never mixes Docker's and OCI's types; zstd layers have OCI's only, so `image` makes
+    one with such a layer an OCI manifest.
     """
     compression = layer_compression(layer.media_type)
     if compression is None or layer.urls:

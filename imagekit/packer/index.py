@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from imagekit.oci.descriptor import DOCKER_INDEX, INDEX
+from imagekit.oci.descriptor import DOCKER_INDEX, DOCKER_MANIFEST, INDEX
 from imagekit.oci.document import Document, describe
 from imagekit.oci.manifest import Index
 from imagekit.packer.image import Image
@@ -14,7 +14,11 @@ def index(
     annotations: Mapping[str, str] | None = None,
     docker: bool = False,
 ) -> Document[Index]:
-    """Pack images into an index, in the order given."""
+    """Pack images into an index, in the order given.
+
+    It is a manifest list of Docker's only if all its images are Docker's too.
+    """
+    docker = docker and all(i.manifest.value.media_type == DOCKER_MANIFEST for i in images)
     media_type = DOCKER_INDEX if docker else INDEX
     document = Index(
         manifests=tuple(i.descriptor for i in images),

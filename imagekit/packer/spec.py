@@ -76,6 +76,8 @@ def parse_output(text: str) -> Output:
     if text == "-":
         return Output(type="tar", dest="-")
     if text.startswith("oci:"):
+        if text == "oci:":
+            raise UsageError(f"output {text!r}: dest is missing", hint="write oci:FOLDER")
         return Output(type="oci", dest=text[4:], tar=False)
     try:
         (parts,) = csv.reader([text], strict=True)
@@ -115,6 +117,10 @@ def _from_attributes(text: str, found: dict[str, str]) -> Output:
     dest = found.get("dest", "")
     if kind == "local" and not dest:
         raise UsageError(f"output {text!r}: dest is missing", hint="add dest=FOLDER")
+    if kind == "local" and dest == "-":
+        raise UsageError(
+            f"output {text!r}: a folder cannot be written to standard output", hint="use type=tar"
+        )
     tar = _flag(text, found, "tar", default=True)
     if kind in {"oci", "docker"} and not tar and dest in {"", "-"}:
         raise UsageError(f"output {text!r}: a folder needs dest", hint="add dest=FOLDER")
@@ -163,7 +169,7 @@ def _level(text: str, found: Mapping[str, str], codec: str) -> int | None:
     if not value:
         return None
     levels = _LEVELS[codec]
-    if not value.isdigit() or int(value) not in levels:
+    if not (value.isascii() and value.isdigit()) or int(value) not in levels:
         raise UsageError(
             f"output {text!r}: no compression level {value!r} in {codec}",
             hint=f"it has {levels.start} to {levels.stop - 1}",
