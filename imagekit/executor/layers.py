@@ -85,7 +85,7 @@ class Layers:
             raise StoreError(
                 f"not a layer: {layer.descriptor.media_type}", descriptor=layer.descriptor
             )
-        from imagekit.layer.decompress import Decompressor  # noqa: PLC0415 - see above
+        from imagekit.layer.decompress import RATIO_MAX, Decompressor  # noqa: PLC0415 - see above
 
         with self.store.open(layer.descriptor) as blob:
             yield Decompressor(
@@ -94,6 +94,7 @@ class Layers:
                 digest=layer.descriptor.digest,
                 size=layer.descriptor.size,
                 diff_id=layer.diff_id,
+                ratio_max=RATIO_MAX if layer.origin else None,
             )
 
     @contextmanager
