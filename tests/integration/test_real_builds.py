@@ -138,14 +138,14 @@ def for_buildah(case: Case, job: Job) -> Job:
 
 
 def parameters() -> list[object]:
-    found = []
-    for case in all_cases():
-        group = pytest.mark.xdist_group(case.name)
-        found.append(pytest.param((case, True), id=case.name, marks=group))
-        if case.name in SELF_TESTED:
-            group = pytest.mark.xdist_group(f"{case.name}-by-buildah")
-            found.append(pytest.param((case, False), id=f"{case.name}-by-buildah", marks=group))
-    return found
+    """The cases, slow ones first, so that no worker is left alone with one in the end."""
+    cases = sorted(all_cases(), key=lambda case: "network" not in case.table)
+    ours = [pytest.param((case, True), id=case.name) for case in cases]
+    self_tests = [case for case in cases if case.name in SELF_TESTED]
+    return [
+        *ours,
+        *(pytest.param((case, False), id=f"{case.name}-by-buildah") for case in self_tests),
+    ]
 
 
 @pytest.fixture(scope="module", params=parameters())
