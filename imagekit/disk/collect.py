@@ -359,8 +359,16 @@ def _unchanged(entries: Mapping[str, Entry], lower: Tree, digests: Digests) -> f
 
 
 def _looks_same(old: Entry, new: Entry) -> bool:
-    """Whether entries agree in all but the content of files, of which the size must."""
-    return old[:7] == new[:7] and old.xattrs == new.xattrs and old.device == new.device
+    """Whether entries agree in all but the content of files, of which the size must.
+
+    A file that was one of several names and is not any more does not: it is another file now.
+    """
+    return (
+        old[:7] == new[:7]
+        and old.xattrs == new.xattrs
+        and old.device == new.device
+        and bool(old.inode) == bool(new.inode)
+    )
 
 
 def _identity(entry: Entry | None) -> tuple[str, int] | None:

@@ -251,15 +251,31 @@ class Layers:
             made = _decode_recoded(found.result, layer, codec)
             if self.store.exists(made.descriptor):
                 return made
-        index = self.index(layer)
-        contents = LayerContents(self)
-        try:
-            made = self._write(index.changes, contents, codec, epoch=epoch)
-        finally:
-            contents.close()
+        made = self._clamped(layer, codec, epoch) if clamp else self._recompressed(layer, codec)
         made = evolve(made, created=layer.created, content=layer.content)
         self._save_recoded(key, made)
         return made
+
+    def _clamped(self, layer: Layer, codec: Codec, epoch: int | None) -> Layer:
+        """The layer written anew with other times."""
+        contents = LayerContents(self)
+        try:
+            return self._write(self.index(layer).changes, contents, codec, epoch=epoch)
+        finally:
+            contents.close()
+
+    def _recompressed(self, layer: Layer, codec: Codec) -> Layer:
+        """The very same tar in another compression."""
+        from imagekit.layer.compress import LayerSink  # noqa: PLC0415 - see above
+
+        with self.store.ingest() as ingest:
+            with LayerSink(ingest.file, codec) as sink, self.open_stream(layer) as tar:
+                while data := tar.read(_SMALL):
+                    sink.write(data)
+                sink.finish()
+            blob = sink.result
+            ingest.commit(blob.digest, blob.size)
+        return evolve(layer, descriptor=_blob_descriptor(blob), origin="", codec=str(codec))
 
     def _save_recoded(self, key: str, made: Layer) -> None:
         self.store.database.put_record(

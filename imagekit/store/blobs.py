@@ -117,7 +117,10 @@ class BlobFolder:
         if self.private:
             make_private(path)
         else:
-            path.mkdir(exist_ok=True)
+            with contextlib.suppress(
+                FileExistsError
+            ):  # `exist_ok` looks again, and may not find it
+                path.mkdir()
 
     def size(self, digest: Digest) -> int | None:
         """How many bytes a blob has; None if it is not there."""
