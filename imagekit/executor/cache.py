@@ -7,7 +7,7 @@ its step, so that a later miss can be explained. A record whose blob is gone is 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from imagekit.errors import InvalidDigestError
+from imagekit.errors import OciError
 from imagekit.executor.values import Layer
 from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.digest import Digest
@@ -63,11 +63,11 @@ def _encode(layer: Layer) -> dict[str, Any]:
 def _decode(result: Mapping[str, Any]) -> Layer | None:
     try:
         return Layer(
-            diff_id=Digest.parse(result["diff_id"]),
+            diff_id=Digest.parse(str(result["diff_id"])),
             descriptor=Descriptor.from_json(result["blob"]),
-            content=Digest.parse(result["content"]),
+            content=Digest.parse(str(result["content"])),
             created=result["created"],
             codec=result["codec"],
         )
-    except (KeyError, TypeError, InvalidDigestError):
+    except (KeyError, TypeError, OciError):
         return None  # written in a form of another version: a miss, not a failure

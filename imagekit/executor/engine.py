@@ -187,12 +187,18 @@ class Engine:
                 error = future.exception()
                 if error is not None:
                     failure = _first(failure, error)
-                    self._cancellation.cancel()
                 for dependent in node.dependents:
                     waiting[dependent].discard(node)
         return failure
 
     def _run_node(self, node: Node) -> None:
+        try:
+            self._carry_out(node)
+        except BaseException:
+            self._cancellation.cancel()  # here, before this thread takes the next node
+            raise
+
+    def _carry_out(self, node: Node) -> None:
         if self._cancellation.is_set():
             raise CancelledError("the build was cancelled")
         if not node.runs:
