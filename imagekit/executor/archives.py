@@ -38,7 +38,7 @@ class Archives:
             block = _read_exactly(stream, BLOCK)
         except BadArchiveError:
             return None  # compressed, as far as its first bytes say, but not really
-        if len(block) < BLOCK or block == ZERO_BLOCK or not checksum_matches(block):
+        if not _is_header(block):
             return None
         return self._list(block, stream)
 
@@ -61,6 +61,14 @@ class Archives:
         """Remove the temporary files."""
         for file in self._files:
             file.close()
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether a tar starts with this; most text does not even have a number there."""
+    try:
+        return len(block) == BLOCK and block != ZERO_BLOCK and checksum_matches(block)
+    except BadArchiveError:
+        return False
 
 
 def _member(member: TarMember, source: str) -> Member:
