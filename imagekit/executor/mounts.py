@@ -1,8 +1,9 @@
 """The mounts of a RUN as a sandbox takes them: trees laid out, caches locked, secrets read."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self
 
 from imagekit.errors import UsageError
@@ -10,6 +11,7 @@ from imagekit.executor.contexts import Contexts
 from imagekit.executor.layers import Layers
 from imagekit.executor.snapshots import Snapshots
 from imagekit.executor.values import Outcome, SecretReader
+from imagekit.layer.tree import DIRECTORY, Entry
 from imagekit.plan import ops
 from imagekit.sandbox import base
 
@@ -18,12 +20,18 @@ class Mounts:
     """The mounts of one step; what they hold is let go when it ends."""
 
     def __init__(
-        self, layers: Layers, contexts: Contexts, snapshots: Snapshots, secret: SecretReader
+        self,
+        layers: Layers,
+        contexts: Contexts,
+        snapshots: Snapshots,
+        secret: SecretReader,
+        cancelled: Callable[[], bool],
     ) -> None:
         self._layers = layers
         self._contexts = contexts
         self._snapshots = snapshots
         self._secret = secret
+        self._cancelled = cancelled
         self._held = ExitStack()
 
     def __enter__(self) -> Self:
@@ -55,6 +63,7 @@ class Mounts:
         Raises:
             UsageError: a required secret was not given, or a kind is not supported.
         """
+        self._lock_caches(op)
         made = [m for mount in op.mounts for m in self._mount(mount, inputs)]
         return tuple(made)
 
@@ -111,19 +120,33 @@ class Mounts:
             return self._snapshots.folders(outcome.layers)
         name = outcome.context
         tree = self._contexts.tree_for(name, self._contexts.files_below(name, source))
-        folder = self._contexts.folder(name)
+        folder = self._contexts.context(name)
         return (self._held.enter_context(self._snapshots.laid_out(tree, source, folder)),)
 
+    def _lock_caches(self, op: ops.Exec) -> None:
+        """Lock what only one step at a time may use; in one order for all, so that none waits."""
+        names = {
+            _cache_name(mount)
+            for mount in op.mounts
+            if isinstance(mount, ops.CacheMount) and mount.sharing == "locked"
+        }
+        for name in sorted(names):
+            lock = self._layers.store.lock(f"cache {name}", cancelled=self._cancelled)
+            self._held.enter_context(lock)
+
     def _cache(self, mount: ops.CacheMount, inputs: Sequence[Outcome]) -> base.BindMount:
-        name = hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-        store = self._layers.store
-        if mount.sharing == "locked":
-            self._held.enter_context(store.lock(f"cache {name}"))
+        name = _cache_name(mount)
         if mount.sharing == "private":
             name = self._held.enter_context(self._snapshots.private_cache(name))
-        folder = self._snapshots.cache_folder(name, uid=mount.uid, gid=mount.gid, mode=mount.mode)
-        if folder.fresh and mount.input is not None:
-            self._snapshots.fill(folder.path, inputs[mount.input].layers, mount.source)
-        return base.BindMount(
-            source=str(folder.path), target=mount.target, read_only=mount.read_only
-        )
+
+        def fill(folder: Path) -> None:
+            if mount.input is not None:
+                self._snapshots.fill(folder, inputs[mount.input].layers, mount.source)
+
+        root = Entry(DIRECTORY, mount.mode, mount.uid, mount.gid)
+        folder = self._snapshots.cache_folder(name, root, fill)
+        return base.BindMount(source=str(folder), target=mount.target, read_only=mount.read_only)
+
+
+def _cache_name(mount: ops.CacheMount) -> str:
+    return hashlib.sha256(mount.id.encode("utf-8", "surrogateescape")).hexdigest()[:32]

@@ -96,7 +96,13 @@ class Runner:
         if op.devices:
             raise UsageError("RUN --device is not supported yet", code="unsupported")
         sandbox, snapshots = self._start()
-        mounts = Mounts(self._layers, self._contexts, snapshots, self._options.secret)
+        mounts = Mounts(
+            self._layers,
+            self._contexts,
+            snapshots,
+            self._options.secret,
+            self._cancellation.is_set,
+        )
         log = Log(self._observer, info, mounts.secret_values(op))
         with (
             mounts,

@@ -2,7 +2,8 @@
 
 A layer has one folder, which all stacks that it occurs in share; only where its tar leaves out
 parent directories, whose metadata then comes from below, does the folder belong to one stack.
-What a step leaves in the upper folder of its overlay becomes the folder of its layer as it is.
+What a step leaves in the upper folder of its overlay becomes the folder of its layer as it is; it
+too belongs to one stack if it holds more than its layer, such as files that were copied up.
 """
 
 import threading
@@ -27,14 +28,6 @@ from imagekit.sandbox.base import Folder, Overlay, Root, Sandbox
 
 _CHUNK: Final = 1 << 20
 _PRIVATE_COPIES: Final = 64
-
-
-@frozen
-class CacheFolder:
-    """The folder of a cache mount; `fresh` if it was just made."""
-
-    path: Path
-    fresh: bool
 
 
 @frozen(kw_only=True)
@@ -74,7 +67,7 @@ class Snapshots:
 
     def _folder(self, stack: Sequence[Layer]) -> str:
         """The folder of the topmost layer; empty if the layer is."""
-        chain = f"c{self._suffix}-{chain_id(layer.diff_id for layer in stack)}".replace(":", "-")
+        chain = self._stacked(stack)
         with self._lock:
             if chain in self._known:
                 return self._known[chain]
@@ -86,6 +79,9 @@ class Snapshots:
 
     def _alone(self, layer: Layer) -> str:
         return f"l{self._suffix}-{layer.diff_id}".replace(":", "-")
+
+    def _stacked(self, stack: Sequence[Layer]) -> str:
+        return f"c{self._suffix}-{chain_id(layer.diff_id for layer in stack)}".replace(":", "-")
 
     def _make(self, stack: Sequence[Layer], alone: str, chain: str) -> str:
         layer, lower = stack[-1], self._layers.tree(stack[:-1])
@@ -132,9 +128,13 @@ class Snapshots:
 
         def commit() -> Layer:
             found = self._bench.scan_upper(upper)
-            layer = self._write(upper, lambda reader: self._bench.compare(found, lower, reader))
-            if not found.skipped:
-                self._keep(layer, upper)
+            layer, changes = self._write(
+                upper, lambda reader: self._bench.compare(found, lower, reader)
+            )
+            if not found.skipped and (changes.entries or changes.whiteouts):
+                exact = _is_exactly(found.changes, changes)
+                stacked = self._stacked((*stack, layer))
+                self._keep(self._alone(layer) if exact else stacked, upper)
             return layer
 
         return Writable(root=root, commit=commit)
@@ -152,20 +152,25 @@ class Snapshots:
 
         def commit() -> Layer:
             found = self._bench.scan_folder(folder, before)
-            return self._write(folder, lambda reader: self._bench.compare(found, lower, reader))
+            layer, _ = self._write(
+                folder, lambda reader: self._bench.compare(found, lower, reader)
+            )
+            return layer
 
         return Writable(root=Folder(str(folder)), commit=commit)
 
-    def _write(self, folder: Path, compare: Callable[[FolderReader], Changes]) -> Layer:
+    def _write(
+        self, folder: Path, compare: Callable[[FolderReader], Changes]
+    ) -> tuple[Layer, Changes]:
         reader = self._bench.reader(folder)
         try:
-            return self._layers.write(compare(reader), reader)
+            changes = compare(reader)
+            return self._layers.write(changes, reader), changes
         finally:
             reader.close()
 
-    def _keep(self, layer: Layer, upper: Path) -> None:
+    def _keep(self, name: str, upper: Path) -> None:
         """Make the upper folder of a step that of its layer: it need not be laid out again."""
-        name = self._alone(layer)
         if self._store.snapshot(name) is not None:
             return
         with self._store.new_snapshot(name, remove=self._bench.remove) as pending:
@@ -184,15 +189,20 @@ class Snapshots:
             self._fill(tree, source, context, root, keep_path=True)
             yield str(root)
 
-    def cache_folder(self, name: str, *, uid: int, gid: int, mode: int) -> CacheFolder:
-        """The folder of a cache mount, made if it is not there."""
+    def cache_folder(
+        self, name: str, root: Entry, fill: Callable[[Path], None] = lambda _: None
+    ) -> Path:
+        """The folder of a cache mount; if it is not there, one that `fill` has filled."""
         path = self._store.caches / f"{name}{self._suffix}"
         with self._store.lock(f"make cache {name}"):
-            if path.exists():
-                return CacheFolder(path, fresh=False)
-            root = Entry("d", mode, uid, gid)
-            self._bench.make_upper(path, root)
-            return CacheFolder(path, fresh=True)
+            if not path.exists():
+                new = path.with_suffix(".new")  # beside it: `root` may be somebody else's
+                if new.exists():  # left by a process that was killed
+                    self._bench.remove(new)
+                self._bench.make_upper(new, root)
+                fill(new)
+                new.rename(path)
+        return path
 
     @contextmanager
     def private_cache(self, name: str) -> Iterator[str]:
@@ -238,6 +248,15 @@ class Snapshots:
             parent = parent.rpartition("/")[0]
         placed, stream = in_stream(entries, contents)
         self._bench.flat().extract(Changes(entries=placed), stream, dest)
+
+
+def _is_exactly(upper: Changes, layer: Changes) -> bool:
+    """Whether an upper folder looks the same over any stack that its layer may come to lie on."""
+    return (
+        not upper.opaque
+        and upper.entries.keys() == layer.entries.keys()
+        and upper.whiteouts == layer.whiteouts
+    )
 
 
 def in_stream(entries: dict[str, Entry], contents: Contents) -> tuple[dict[str, Entry], BinaryIO]:
