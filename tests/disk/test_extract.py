@@ -1,6 +1,7 @@
 """Laying out layers: what arrives in the folder, and that nothing arrives outside it."""
 
 import contextlib
+import copy
 import hashlib
 import io
 import os
@@ -295,6 +296,14 @@ HOSTILE = {
 }
 
 
+def aimed(info: tarfile.TarInfo, sentinel: Path) -> tarfile.TarInfo:
+    """The member with its names filled in; `TarInfo.replace` is younger than Debian's Python."""
+    filled_in = copy.copy(info)
+    filled_in.name = filled(info.name, sentinel)
+    filled_in.linkname = filled(info.linkname, sentinel)
+    return filled_in
+
+
 @pytest.mark.usefixtures("either_way")
 @pytest.mark.parametrize("form", [Form(), FLAT, Form(single_id=True, userxattr=True)], ids=str)
 @pytest.mark.parametrize("name", HOSTILE)
@@ -302,15 +311,7 @@ HOSTILE = {
 def test_nothing_is_touched_outside(
     tmp_path: Path, sentinel: Path, name: str, form: Form, *, split: bool
 ) -> None:
-    members = [
-        (
-            info.replace(
-                name=filled(info.name, sentinel), linkname=filled(info.linkname, sentinel)
-            ),
-            d,
-        )
-        for info, d in HOSTILE[name]
-    ]
+    members = [(aimed(info, sentinel), data) for info, data in HOSTILE[name]]
     dest = tmp_path / "x"
     parts = [members[:1], members[1:]] if split else [members]
     lower = Tree.EMPTY
