@@ -7,6 +7,7 @@ standard output, everything else to standard error.
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -189,7 +190,7 @@ def _build(arguments: argparse.Namespace) -> int:
             dockerfile=sys.stdin.buffer if arguments.file == "-" else arguments.file,
             target=arguments.target,
             platforms=_split(arguments.platform),
-            build_args=options.parse_pairs("--build-arg", arguments.build_arg, from_env=True),
+            build_args=_build_args(arguments.build_arg),
             build_contexts=options.parse_pairs("--build-context", arguments.build_context),
             tags=arguments.tag,
             output=outputs,
@@ -219,6 +220,15 @@ def _build(arguments: argparse.Namespace) -> int:
     if arguments.quiet:
         sys.stdout.write(f"{result.image_id}\n")
     return 0
+
+
+def _build_args(given: Sequence[str]) -> dict[str, str]:
+    """Those of `--build-arg`, and SOURCE_DATE_EPOCH of the environment, as buildx passes it on."""
+    from imagekit import options  # noqa: PLC0415 - what --help does not need
+
+    found = options.parse_pairs("--build-arg", given, from_env=True)
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return found if epoch is None else {"SOURCE_DATE_EPOCH": epoch, **found}
 
 
 def _add_inspect(commands: Any) -> None:  # noqa: ANN401 - argparse's own type is private
