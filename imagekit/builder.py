@@ -31,6 +31,7 @@ from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.platform import Platform
 from imagekit.oci.reference import Reference
 from imagekit.options import Secret
+from imagekit.packer.annotations import split_annotation
 from imagekit.packer.image import Image
 from imagekit.packer.spec import Output
 from imagekit.plan import (
@@ -100,6 +101,12 @@ class Request:
             raise UsageError(
                 f"unknown entitlement {unknown[0]!r}", hint=f"use {', '.join(_ENTITLEMENTS)}"
             )
+        if self.sandbox != "auto":
+            from imagekit.sandbox.choose import check_name  # noqa: PLC0415 - rarely asked for
+
+            check_name(self.sandbox)
+        for name in self.annotations:
+            split_annotation(name)
         if self.jobs is not None and self.jobs < 1:
             raise UsageError(f"jobs must be at least 1, not {self.jobs}")
         if any(o.push for o in self.outputs) and not (

@@ -23,6 +23,7 @@ from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.digest import Digest
 from imagekit.oci.document import Document
 from imagekit.oci.reference import Reference
+from imagekit.packer.annotations import of_level
 from imagekit.packer.finish import finish
 from imagekit.packer.image import Image, image
 from imagekit.packer.index import index
@@ -32,9 +33,6 @@ from imagekit.store.database import CacheRecord
 
 Writer = Callable[[BinaryIO], object]
 """Writes a result to an open file."""
-
-_INDEX = "index:"
-_MANIFEST = "manifest:"
 
 
 @frozen(kw_only=True)
@@ -67,7 +65,7 @@ class Packer:
         self._plans = plans
         self._stacks = stacks
         self._annotations = annotations
-        self._packed: dict[tuple[Codec, bool, bool], Packed] = {}
+        self._packed: dict[tuple[object, ...], Packed] = {}
 
     def pack(self, output: Output) -> Packed:
         """The images as an output wants them; documents are stored, equal forms made once."""
@@ -76,13 +74,15 @@ class Packer:
             reproducible = any(plan.epoch is not None for plan in self._plans)
             wanted = codec(output.compression, level=output.level, reproducible=reproducible)
         docker = not output.oci_media_types
-        form = (wanted, output.force_compression, docker)
+        annotations = {**self._annotations, **output.annotations}
+        form = (wanted, output.force_compression, docker, *sorted(annotations.items()))
         if form not in self._packed:
-            self._packed[form] = self._pack(wanted, force=output.force_compression, docker=docker)
+            stacks = self._recoded(wanted, force=output.force_compression)
+            self._packed[form] = self._pack(stacks, annotations, docker=docker)
         return self._packed[form]
 
-    def _pack(self, wanted: Codec, *, force: bool, docker: bool) -> Packed:
-        stacks = tuple(
+    def _recoded(self, wanted: Codec, *, force: bool) -> tuple[tuple[Layer, ...], ...]:
+        return tuple(
             tuple(
                 self._layers.recode(layer, wanted, epoch=plan.epoch if layer.created else None)
                 if layer.created or force
@@ -91,17 +91,32 @@ class Packer:
             )
             for plan, stack in zip(self._plans, self._stacks, strict=True)
         )
+
+    def _pack(
+        self,
+        stacks: tuple[tuple[Layer, ...], ...],
+        annotations: Mapping[str, str],
+        *,
+        docker: bool,
+    ) -> Packed:
         images = tuple(
-            self._image(plan, stack, docker=docker)
+            self._image(plan, stack, of_level("manifest", annotations), docker=docker)
             for plan, stack in zip(self._plans, stacks, strict=True)
         )
         if len(images) == 1:
             return Packed(root=images[0].manifest.descriptor, images=images, stacks=stacks)
-        document = index(images, annotations=self._annotated(_INDEX), docker=docker)
+        document = index(images, annotations=of_level("index", annotations), docker=docker)
         self._store(document)
         return Packed(root=document.descriptor, images=images, stacks=stacks)
 
-    def _image(self, plan: Plan, stack: Sequence[Layer], *, docker: bool) -> Image:
+    def _image(
+        self,
+        plan: Plan,
+        stack: Sequence[Layer],
+        annotations: Mapping[str, str],
+        *,
+        docker: bool,
+    ) -> Image:
         times = [layer.created for layer in stack if layer.created]
         config = finish(
             plan.config,
@@ -114,22 +129,12 @@ class Packer:
         made = image(
             config,
             [layer.descriptor for layer in stack],
-            annotations=self._annotated(_MANIFEST),
+            annotations=annotations,
             docker=docker,
         )
         self._store(made.config)
         self._store(made.manifest)
         return made
-
-    def _annotated(self, level: str) -> dict[str, str]:
-        """The annotations of one level; without a level, they are the manifest's."""
-        found = {}
-        for key, value in self._annotations.items():
-            if key.startswith(level):
-                found[key.removeprefix(level)] = value
-            elif level == _MANIFEST and not key.startswith(_INDEX):
-                found[key] = value
-        return found
 
     def _first_built(self, plan: Plan) -> int:
         """When an image without a new layer was built first: no layer could tell."""

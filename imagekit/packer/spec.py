@@ -7,6 +7,7 @@ from typing import Final, Literal
 from attrs import field, frozen
 
 from imagekit.errors import UsageError
+from imagekit.packer.annotations import split_annotation
 
 Type = Literal["oci", "docker", "local", "tar", "image", "cacheonly"]
 _ATTRIBUTES: Final = {
@@ -44,7 +45,7 @@ class Output:
         force_compression: recompress layers of the base too.
         oci_media_types: else Docker's.
         platform_split: a folder a platform, for `local` and `tar`.
-        annotations: by level: `manifest`, `index`, `manifest-descriptor`.
+        annotations: beside those of the build, by names such as `KEY` and `index:KEY`.
     """
 
     type: Type
@@ -106,7 +107,7 @@ def _from_attributes(text: str, found: dict[str, str]) -> Output:
     if kind not in _ATTRIBUTES:
         names = ", ".join(sorted(_ATTRIBUTES))
         raise UsageError(f"output {text!r}: unknown type {kind!r}", hint=f"types are {names}")
-    annotations = {k: found.pop(k) for k in list(found) if k.startswith("annotation")}
+    annotations = _annotations(text, found)
     unknown = sorted(set(found) - _ATTRIBUTES[kind] - _COMMON)
     if unknown:
         known = ", ".join(sorted(_ATTRIBUTES[kind] | _COMMON))
@@ -145,6 +146,21 @@ def _from_attributes(text: str, found: dict[str, str]) -> Output:
         platform_split=split if "platform-split" in found else None,
         annotations=annotations,
     )
+
+
+def _annotations(text: str, found: dict[str, str]) -> dict[str, str]:
+    """Take `annotation.KEY` and `annotation-LEVEL.KEY` out of the attributes."""
+    annotations = {}
+    for attribute in [k for k in found if k.startswith("annotation")]:
+        head, _, key = attribute.partition(".")
+        level = head.removeprefix("annotation").removeprefix("-")
+        name = f"{level}:{key}" if level else key
+        try:
+            split_annotation(name)
+        except UsageError as exc:
+            raise UsageError(f"output {text!r}: {exc.message}", hint=exc.hint) from exc
+        annotations[name] = found.pop(attribute)
+    return annotations
 
 
 def _flag(text: str, found: Mapping[str, str], key: str, *, default: bool) -> bool:

@@ -8,11 +8,21 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from imagekit.errors import SandboxError
+from imagekit.errors import SandboxError, UsageError
 from imagekit.sandbox.namespaces import NamespaceSandbox
 
 NAMES: Final = ("auto", "root", "rootless", "single-uid")
 _CAP_SYS_ADMIN: Final = 21
+
+
+def check_name(preference: str) -> None:
+    """Say early that a name is not known.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if preference not in NAMES:
+        raise UsageError(f"no sandbox is called {preference!r}", hint=f"one of {', '.join(NAMES)}")
 
 
 def choose(preference: str = "auto") -> NamespaceSandbox:

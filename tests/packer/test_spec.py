@@ -56,7 +56,7 @@ def out(kind: Any, **fields: Any) -> Output:
         ("type=oci,compression-level=9", out("oci", dest="-", level=9)),
         (
             "type=image,annotation.a=1,annotation-index.b=2",
-            out("image", annotations={"annotation.a": "1", "annotation-index.b": "2"}),
+            out("image", annotations={"a": "1", "index:b": "2"}),
         ),
     ],
 )
@@ -91,6 +91,8 @@ def test_an_output_is_read(text: str, wanted: Output) -> None:
         ("type=oci,compression-level=\u0663", "level '\u0663' in gzip", "0 to 9"),
         ('type=oci,"dest=x', "unexpected end of data", ""),
         ("type=oci\ndest=x", "output", ""),
+        ("type=oci,annotation-image.a=1", "no level 'image'", "index:KEY"),
+        ("type=oci,annotation-index=1", "no key", "index:KEY"),
     ],
 )
 def test_an_error_names_the_output_what_is_wrong_and_what_to_do(
