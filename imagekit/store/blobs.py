@@ -7,6 +7,7 @@ locked by its writer, so that what a dead process left can be told from what a l
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
@@ -29,6 +30,7 @@ SMALL: Final = 4 << 20
 """Blobs up to this size are read and checked whole (security spec S-5)."""
 
 _FICLONE: Final = 0x40049409
+_NO_RANGE_COPY: Final = (errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
 
 Verify = Literal["small", "always"]
 
@@ -288,7 +290,7 @@ class BlobFolder:
 
 
 def _clone(source: BinaryIO, target: BinaryIO, descriptor: Descriptor) -> bool:
-    """Share the extents of a stored blob, where the file system can.
+    """Have the kernel copy a stored blob: it shares the extents, or the bytes stay below.
 
     Never a hard link: the layout is the user's to change, and would change the store with it.
     """
@@ -296,8 +298,24 @@ def _clone(source: BinaryIO, target: BinaryIO, descriptor: Descriptor) -> bool:
         return False
     try:
         fcntl.ioctl(target.fileno(), _FICLONE, source.fileno())
-    except OSError:
-        return False  # another file system, or one without shared extents
+    except OSError:  # another file system, or one without shared extents
+        return _copy_in_kernel(source.fileno(), target.fileno(), descriptor.size)
+    return True
+
+
+def _copy_in_kernel(source: int, target: int, size: int) -> bool:
+    """Copy a file of a known size; False if the kernel cannot, and then nothing was written."""
+    copied = 0
+    while copied < size:
+        try:
+            count = os.copy_file_range(source, target, size - copied, copied, copied)
+        except OSError as exc:
+            if copied or exc.errno not in _NO_RANGE_COPY:
+                raise
+            return False
+        if not count:
+            raise StoreError(f"a blob of {size} bytes ends after {copied}", code="size")
+        copied += count
     return True
 
 

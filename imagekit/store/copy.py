@@ -7,7 +7,6 @@ sent.
 
 import io
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import BinaryIO, TypeVar
 
 from imagekit.errors import UsageError
@@ -100,6 +99,8 @@ def _all(do: Callable[[T], None], things: Sequence[T], jobs: int) -> None:
         for thing in things:
             do(thing)
         return
+    from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait  # noqa: PLC0415 - 7 ms
+
     with ThreadPoolExecutor(max_workers=min(jobs, len(things))) as pool:
         futures = [pool.submit(do, thing) for thing in things]
         done, pending = wait(futures, return_when=FIRST_EXCEPTION)
