@@ -9,6 +9,7 @@
     + SandboxError      .backend
     + StoreError        .descriptor
     + RegistryError     .status .codes .retry_after
+    + FetchError        .status
     + OutputError       a place that the result cannot be written to
     + UsageError        a call or command line that asks for what cannot be
     + CancelledError
@@ -27,13 +28,57 @@ from attrs import frozen
 class Span:
     """A place in a Dockerfile; lines and columns count from 1, and column 0 is unknown.
 
-    `end_column` is the column after the last character.
+    Attributes:
+        line: the first.
+        end_line: the last.
+        column: where the word starts that is meant.
+        end_column: the column after its last character.
+        column_line: the line that the columns are of, if it is not the first; else 0.
     """
 
     line: int
     end_line: int
     column: int = 0
     end_column: int = 0
+    column_line: int = 0
+
+    @property
+    def place(self) -> str:
+        """`line` or `line:column`, of the word that is meant if that is known."""
+        if not self.column:
+            return str(self.line)
+        return f"{self.column_line or self.line}:{self.column}"
+
+
+_EXCERPT_LINES = 5
+
+
+def excerpt(lines: Sequence[str], span: Span) -> str:
+    """The lines of a span with their numbers and, where a column is known, a caret.
+
+    Args:
+        lines: of the whole file.
+        span: at most five lines of it are shown, that with the caret among them.
+    """
+    caret = span.column_line or span.line
+    last = min(span.end_line, span.line + _EXCERPT_LINES - 1, len(lines))
+    numbers = [*range(span.line, last + 1)]
+    if last < caret <= len(lines):
+        numbers = [span.line, *range(caret - 1, min(caret + 1, span.end_line, len(lines)) + 1)]
+    width = len(str(max(numbers, default=0)))
+    shown = []
+    before = span.line
+    for number in numbers:
+        if number > before + 1:
+            shown.append(f"{'':>{width}} : ...")
+        before = number
+        text = lines[number - 1].rstrip("\r")
+        shown.append(f"{number:>{width}} | {text}")
+        if number == caret and span.column:
+            lead = "".join(c if c == "\t" else " " for c in text[: span.column - 1])
+            size = max(1, span.end_column - span.column)
+            shown.append(f"{'':>{width}} | {lead}{'^' * size}")
+    return "\n".join(shown)
 
 
 class ImagekitError(Exception):
@@ -82,25 +127,13 @@ class DockerfileError(ImagekitError):
         """`file:line` or `file:line:column`, as compilers print it."""
         if self.span is None:
             return self.filename
-        column = f":{self.span.column}" if self.span.column else ""
-        return f"{self.filename}:{self.span.line}{column}"
+        return f"{self.filename}:{self.span.place}"
 
     def excerpt(self) -> str:
         """The lines of the span with their numbers and, where a column is known, a caret."""
         if self.span is None or not self.source:
             return ""
-        lines = self.source.split("\n")
-        last = min(self.span.end_line, self.span.line + 4, len(lines))
-        width = len(str(last))
-        shown = []
-        for number in range(self.span.line, last + 1):
-            text = lines[number - 1].rstrip("\r")
-            shown.append(f"{number:>{width}} | {text}")
-            if number == self.span.line and self.span.column:
-                lead = "".join(c if c == "\t" else " " for c in text[: self.span.column - 1])
-                size = max(1, self.span.end_column - self.span.column)
-                shown.append(f"{'':>{width}} | {lead}{'^' * size}")
-        return "\n".join(shown)
+        return excerpt(self.source.split("\n"), self.span)
 
 
 class DockerfileSyntaxError(DockerfileError):
@@ -108,9 +141,14 @@ class DockerfileSyntaxError(DockerfileError):
 
 
 class ExpansionError(DockerfileError):
-    """A `${...}` that cannot be expanded."""
+    """A `${...}` that cannot be expanded.
+
+    Attributes:
+        unmatched: the names that were asked for before it failed and are not set.
+    """
 
     default_code = "expansion"
+    unmatched: tuple[str, ...] = ()
 
 
 class UnknownStageError(DockerfileError):
@@ -336,6 +374,20 @@ class UnreachableError(RegistryError):
     """No answer: name, connection, TLS or time-out."""
 
     default_code = "unreachable"
+
+
+class FetchError(ImagekitError):
+    """What a URL or a git repository should give cannot be had.
+
+    Attributes:
+        status: the HTTP status; 0 when there was none.
+    """
+
+    default_code = "fetch"
+
+    def __init__(self, message: str, *, status: int = 0, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.status = status
 
 
 class OutputError(ImagekitError):

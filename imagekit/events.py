@@ -110,11 +110,25 @@ class Transfer:
 
 @frozen(kw_only=True)
 class Warned:
-    """Something is probably not as meant; the build goes on."""
+    """Something is probably not as meant; the build goes on.
+
+    Attributes:
+        code: what kind of thing; the name of the rule for build checks.
+        message: what is said of this place.
+        span: its place in the Dockerfile, if it has one.
+        filename: of the Dockerfile.
+        excerpt: the lines of the place with their numbers, ready to be shown; or nothing.
+        description: what the rule is about.
+        url: where it is documented.
+    """
 
     code: str
     message: str
     span: Span | None = None
+    filename: str = ""
+    excerpt: str = ""
+    description: str = ""
+    url: str = ""
 
 
 @frozen(kw_only=True)

@@ -27,6 +27,15 @@ def read_directives(text: str) -> tuple[Directive, ...]:
     return _read(_HASH, text.removeprefix("\ufeff"), 1)
 
 
+def check_directive(text: str) -> Directive | None:
+    """Return the options of build checks that the header has, or None; `#!` may stand above."""
+    text = text.removeprefix("\ufeff")
+    first = 1
+    if text.startswith("#!"):
+        text, first = text.partition("\n")[2], 2
+    return next((d for d in _read(_HASH, text, first) if d.name == "check"), None)
+
+
 def detect_syntax(text: str) -> SyntaxDirective | None:
     """Return the frontend that the text asks for, or None.
 

@@ -5,6 +5,7 @@ has heredocs is for its caller to say, who then asks for their bodies.
 """
 
 import re
+from collections.abc import Sequence
 
 from attrs import frozen
 
@@ -67,6 +68,33 @@ def printable(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def with_word(lines: Sequence[str], span: Span, word: str) -> Span:
+    """Return `span` with the columns of a word, if one of its lines holds it.
+
+    Args:
+        lines: of the whole file.
+        span: whose column, if it has one, says where the first line starts to count.
+        word: as it stands there; lines of comments are left out.
+    """
+    if not word:
+        return span
+    at = max(0, span.column - 1)
+    for number in range(span.line, min(span.end_line, len(lines)) + 1):
+        line = lines[number - 1]
+        is_comment = number > span.line and line.lstrip(BLANKS).startswith("#")
+        found = -1 if is_comment else line.find(word, at)
+        if found >= 0:
+            return Span(
+                span.line,
+                span.end_line,
+                found + 1,
+                found + 1 + len(word),
+                number if number > span.line else 0,
+            )
+        at = 0
+    return span
 
 
 class LineReader:

@@ -29,7 +29,7 @@ from imagekit.dockerfile.instructions import (
     Stage,
     SyntaxTree,
 )
-from imagekit.dockerfile.lines import LineReader, LogicalLine, decode, printable
+from imagekit.dockerfile.lines import LineReader, LogicalLine, decode, printable, with_word
 from imagekit.errors import DockerfileSyntaxError, ExpansionError, Span
 
 MAX_INSTRUCTIONS = 10_000
@@ -98,7 +98,7 @@ def build_file(tree: SyntaxTree) -> Dockerfile:
     global_args: list[Arg] = []
     stages: list[tuple[From, list[Command]]] = []
     for node in tree.nodes:
-        span = Span(node.start, node.end, *_columns(lines, node, node.word))
+        span = _span(lines, node, node.word)
         try:
             instruction = build(node, span)
         except (GrammarError, ExpansionError) as error:
@@ -195,7 +195,8 @@ def _read_instruction(reader: LineReader, line: LogicalLine) -> Node:
     except (GrammarError, ExpansionError) as error:
         failure = reader.fail(str(error), error.code, line.start, line.end)
         word = error.word if isinstance(error, GrammarError) else ""
-        failure.span = _with_columns(failure.source, Span(line.start, line.end), word)
+        place = Span(line.start, line.end)
+        failure.span = with_word(failure.source.split("\n"), place, printable(word))
         raise failure from error
     heredocs: list[Heredoc] = []
     for heredoc in announced:
@@ -228,7 +229,7 @@ def _fail(
     word = error.word if isinstance(error, GrammarError) else ""
     raise DockerfileSyntaxError(
         printable(str(error)),
-        span=Span(node.start, node.end, *_columns(lines, node, word)),
+        span=_span(lines, node, word),
         filename=filename,
         source=source,
         hint=getattr(error, "hint", ""),
@@ -236,16 +237,8 @@ def _fail(
     ) from error
 
 
-def _columns(lines: list[str], node: Node, word: str) -> tuple[int, int]:
-    """Return the columns of a word in the first line of an instruction, 0 if not there."""
-    return _find(lines[node.start - 1], printable(word), node.column - 1)
-
-
-def _with_columns(source: str, span: Span, word: str) -> Span:
-    line = source.split("\n")[span.line - 1]
-    return Span(span.line, span.end_line, *_find(line, printable(word), 0))
-
-
-def _find(line: str, word: str, at: int) -> tuple[int, int]:
-    found = line.find(word, at) if word else -1
-    return (found + 1, found + 1 + len(word)) if found >= 0 else (0, 0)
+def _span(lines: list[str], node: Node, word: str) -> Span:
+    """Return the place of an instruction, with the columns of a word if that stands there."""
+    start = Span(node.start, node.end, node.column)
+    found = with_word(lines, start, printable(word))
+    return Span(node.start, node.end) if found is start else found

@@ -43,10 +43,12 @@ class Expansion:
     Attributes:
         result: quotes removed, variables replaced, blanks kept.
         unmatched: the names that were asked for and not set, in order of first use.
+        matched: those that were set.
     """
 
     result: str
     unmatched: tuple[str, ...]
+    matched: tuple[str, ...] = ()
 
 
 def expand(
@@ -80,8 +82,12 @@ def expand(
         return Expansion(word.removeprefix("\ufeff"), ())
     lexer = _Lexer(word, env, escape, skip_quotes=skip_quotes)
     lexer.raw_quotes, lexer.skip_unset = raw_quotes, skip_unset
-    result = lexer.run()
-    return Expansion(result, tuple(lexer.unmatched))
+    try:
+        result = lexer.run()
+    except ExpansionError as error:
+        error.unmatched = tuple(lexer.unmatched)
+        raise
+    return Expansion(result, tuple(lexer.unmatched), tuple(lexer.matched))
 
 
 def expand_words(
@@ -158,6 +164,7 @@ class _Lexer:
         self.raw_escapes = False
         self.skip_unset = False
         self.unmatched: dict[str, None] = {}
+        self.matched: dict[str, None] = {}
         self._splitter: _Splitter | None = None
 
     def run(self, splitter: _Splitter | None = None) -> str:
@@ -376,6 +383,5 @@ class _Lexer:
 
     def _lookup(self, name: str) -> str | None:
         value = self._env.get(name)
-        if value is None:
-            self.unmatched[name] = None
+        (self.unmatched if value is None else self.matched)[name] = None
         return value

@@ -75,9 +75,8 @@ def read_arguments(
         ExpansionError: a default that cannot be expanded.
         DockerfileError: a SOURCE_DATE_EPOCH that is neither a number nor has a time.
     """
-    scope = {name: given.get(name, value) for name, value in predefined.items()}
-    for arg in file.global_args:
-        _declare(file, arg, scope, given)
+    overridden = {name: given.get(name, value) for name, value in predefined.items()}
+    scope = declare_all(file, overridden, given)
     value = given.get(EPOCH, scope.get(EPOCH, ""))
     if not value:
         return Arguments(given=given, scope=scope)
@@ -90,6 +89,20 @@ def read_arguments(
         )
     place = _place_of_time(file, value, scope, given, contexts)
     return Arguments(given=_without(given), scope=_without(scope), epoch_of=place)
+
+
+def declare_all(
+    file: Dockerfile, predefined: Mapping[str, str], given: Mapping[str, str]
+) -> dict[str, str]:
+    """The global scope: the predefined arguments and the ARGs above the first FROM.
+
+    Raises:
+        ExpansionError: a default that cannot be expanded.
+    """
+    scope = dict(predefined)
+    for arg in file.global_args:
+        _declare(file, arg, scope, given)
+    return scope
 
 
 def _declare(file: Dockerfile, arg: Arg, scope: dict[str, str], given: Mapping[str, str]) -> None:

@@ -6,11 +6,12 @@ from urllib.parse import unquote, urlsplit
 
 from attrs import evolve
 
+from imagekit.dockerfile import gopath
 from imagekit.dockerfile.gitref import GitReference, parse_git_reference
 from imagekit.dockerfile.instructions import Add, Copy, Heredoc
 from imagekit.errors import InvalidDigestError, UsageError
 from imagekit.oci.digest import Digest
-from imagekit.plan import ops, paths
+from imagekit.plan import goformat, ops, paths, rules
 from imagekit.plan.state import ExpandedCommand, StageScope, StageState
 
 _CLAUSE: Final = r"[ugoa]*(?:[-+=](?:[ugo]|[rwxXst]*))+"
@@ -60,6 +61,10 @@ def lower_copy(
     return state.with_history(f"{_history(node)} # buildkit", layer=True)
 
 
+CONTEXT: Final = "context"
+"""The name of the one file of a context that is no archive, as BuildKit has it."""
+
+
 class _Reader:
     """Turns source arguments into sources, and collects the steps that they read."""
 
@@ -91,6 +96,7 @@ class _Reader:
 
     def _files(self, text: str) -> ops.CopySource:
         node = self._node
+        self._check_ignored(text)
         if self._scope.platform.os == "windows":
             text = paths.from_windows(text)
         pattern = ""
@@ -107,6 +113,19 @@ class _Reader:
             required=bool(pattern) and not paths.is_pattern(path + pattern),
             unpack=isinstance(node, Add) and node.unpack is not False,
         )
+
+    def _check_ignored(self, text: str) -> None:
+        """Report a source of the context that its ignore file leaves out."""
+        ignore = self._scope.checks.ignore
+        # What is taken back may lie below a folder that is left out, so exceptions say nothing.
+        if ignore is None or ignore.has_exceptions or self._done.sources:
+            return
+        path = gopath.clean(text)
+        if ignore.excluded(path):
+            verb = "Add" if isinstance(self._node, Add) else "Copy"
+            self._scope.warn(
+                self._node, rules.COPY_IGNORED_FILE, verb, goformat.quoted(path), word=text
+            )
 
     def _tree(self) -> int:
         """The step of the context, or of the stage or image that `--from` names."""
@@ -196,7 +215,7 @@ def fetch_step(scope: StageScope, fetch: ops.Fetch) -> int:
     """The step that downloads something."""
     return scope.steps.source(
         fetch,
-        name=f"[internal] fetch {fetch.url}",
+        name=f"[internal] fetch {fetch.shown}",
         stage=scope.stage_name,
         platform=scope.graph.platform,
         span=scope.node.span,
@@ -215,6 +234,11 @@ def checkout(git: GitReference) -> ops.Fetch:
         keep_git_dir=bool(git.keep_git_dir),
         commit_times=git.mtime == "commit",
     )
+
+
+def download(url: str) -> ops.Fetch:
+    """The operation that fetches a context: an archive for what is in it, or else one file."""
+    return ops.Fetch(url=url, kind="http", filename=CONTEXT, unpack=True)
 
 
 def is_later(scope: StageScope, index: int) -> bool:

@@ -25,14 +25,17 @@ from imagekit.dockerfile.instructions import (
     Volume,
     Workdir,
 )
+from imagekit.dockerfile.lines import printable
 from imagekit.errors import PlanError
 from imagekit.oci.config import ContainerConfig, History, ImageConfig
 from imagekit.oci.platform import Platform
-from imagekit.plan import ops, settings
+from imagekit.plan import ops, rules, settings
 from imagekit.plan.bases import BaseRequest, ResolvedBase
+from imagekit.plan.checks import Checks, as_warnings
 from imagekit.plan.contexts import NamedContext
 from imagekit.plan.expansion import expand_command
-from imagekit.plan.files import checkout, context_step, fetch_step, file_name, lower_copy
+from imagekit.plan.files import checkout, context_step, download, fetch_step, lower_copy
+from imagekit.plan.goformat import quoted
 from imagekit.plan.run import hidden_variables, lower_run
 from imagekit.plan.stages import SCRATCH, StageGraph, StageNode, missing_bases, with_triggers
 from imagekit.plan.state import (
@@ -54,10 +57,12 @@ class StageResult:
 
     Attributes:
         node: the stage, with the ONBUILD triggers of its base among its commands.
-        reached: the target needs it; nothing below is known of a stage that it does not.
+        reached: the target needs it; nothing below is known of a stage that it does not, unless
+            all stages were asked for.
         platform: of its root file system.
         commands: its instructions, triggers first, expanded.
-        state: after the last instruction; None for images that only a `--from` names.
+        state: after the last instruction; None for what is not made, and for images that only
+            a `--from` names.
     """
 
     node: StageNode
@@ -69,7 +74,7 @@ class StageResult:
     @property
     def args(self) -> tuple[ArgValue, ...]:
         """The declared arguments with their values."""
-        return self.state.args if self.state else ()
+        return tuple(self.state.args) if self.state else ()
 
 
 @frozen(kw_only=True)
@@ -85,6 +90,7 @@ def lower(
     bases: Mapping[BaseRequest, ResolvedBase],
     *,
     labels: Mapping[str, str] | None = None,
+    checks: Checks | None = None,
 ) -> ops.Plan:
     """The plan that builds the target of a graph.
 
@@ -92,14 +98,17 @@ def lower(
         graph: of `stage_graph`.
         bases: all that `missing_bases` asked for.
         labels: set on the image after all instructions.
+        checks: where build checks report, those of the graph done; None takes those of the
+            graph and goes on. `Plan.warnings` has all that were found.
 
     Raises:
-        DockerfileError: an instruction that cannot be carried out as it is written.
+        DockerfileError: an instruction that cannot be carried out as it is written, or findings
+            of checks that were asked to be errors.
         PlanError: a base is missing.
 
     Spec: dockerfile-semantics, 6 to 12, 14 and 16.
     """
-    return trace(graph, bases, labels=labels).plan
+    return trace(graph, bases, labels=labels, checks=checks).plan
 
 
 def trace(
@@ -107,27 +116,39 @@ def trace(
     bases: Mapping[BaseRequest, ResolvedBase],
     *,
     labels: Mapping[str, str] | None = None,
+    checks: Checks | None = None,
 ) -> Trace:
     """The same as `lower`, with how each stage ended."""
     missing = missing_bases(graph, bases)
     if missing:
         raise PlanError(f"bases are not resolved: {', '.join(sorted(map(str, missing)))}")
-    return _Lowering(with_triggers(graph, bases), bases).run(labels or {})
+    if checks is None:
+        checks = Checks(graph.options, found=graph.findings)
+    return _Lowering(with_triggers(graph, bases), bases, checks).run(labels or {})
 
 
 class _Lowering:
     """Lowers the stages of one graph, each after those that it needs."""
 
-    def __init__(self, graph: StageGraph, bases: Mapping[BaseRequest, ResolvedBase]) -> None:
+    def __init__(
+        self, graph: StageGraph, bases: Mapping[BaseRequest, ResolvedBase], checks: Checks
+    ) -> None:
         self._graph = graph
         self._bases = bases
+        self._checks = checks
         self._steps = Steps()
         self._states: dict[int, StageState] = {}
         self._trees: dict[int, int] = {}
 
     def run(self, labels: Mapping[str, str]) -> Trace:
-        reached = self._graph.reached
-        results = [self._result(node, node.index in reached) for node in self._graph.nodes]
+        self._check_bases()
+        reached, made = self._graph.reached, self._graph.made
+        results = [
+            self._result(node, reached=node.index in reached, made=node.index in made)
+            for node in self._graph.nodes
+        ]
+        file = self._graph.file
+        self._checks.refuse(filename=file.filename)
         target = self._graph.target
         final = _with_labels(self._states[target], labels)
         results[target] = evolve(results[target], state=final)
@@ -142,14 +163,38 @@ class _Lowering:
             base_history=len(base.history),
             platform=config.platform,
             epoch=self._graph.epoch,
-            filename=self._graph.file.filename,
-            source=self._graph.file.source,
+            filename=file.filename,
+            source=file.source,
+            warnings=as_warnings(
+                self._checks.found, source=printable(file.source), filename=file.filename
+            ),
         )
         return Trace(plan=plan, stages=tuple(results))
 
-    def _result(self, node: StageNode, reached: bool) -> StageResult:  # noqa: FBT001 - private
+    def _check_bases(self) -> None:
+        """Report base images of another platform than the one that was asked for."""
+        for index in sorted(self._graph.made):
+            node = self._graph.nodes[index]
+            request = self._graph.request(node)
+            if request is None or node.context is not None:
+                continue
+            config = self._bases[request].config
+            wanted, found = request.platform, config.platform
+            same = (wanted.os, wanted.architecture) == (found.os, found.architecture)
+            if not same and _has_layers(config):
+                self._checks.report(
+                    rules.INVALID_BASE_IMAGE_PLATFORM,
+                    node.asked,
+                    quoted(str(found.normalised())),
+                    quoted(str(wanted.normalised())),
+                    span=node.span,
+                    comments=node.comments,
+                    word=node.asked,
+                )
+
+    def _result(self, node: StageNode, *, reached: bool, made: bool) -> StageResult:
         platform = self._graph.platform_of(node)
-        if node.implicit or not reached:
+        if node.implicit or not made:
             return StageResult(node=node, reached=reached, platform=platform)
         scope = self._scope(node)
         state = self._start(scope)
@@ -158,10 +203,11 @@ class _Lowering:
             done = expand_command(scope, state, linked)
             state = lower_one(scope, state, done)
             commands.append(done)
+        state = state.settled()
         self._states[node.index] = state
         return StageResult(
             node=node,
-            reached=True,
+            reached=reached,
             platform=platform,
             commands=tuple(commands),
             state=state,
@@ -179,13 +225,14 @@ class _Lowering:
             label="" if is_only else node.label,
             total=counted + has_base,
             tree_of=self._tree_of,
+            checks=self._checks,
         )
 
     def _start(self, scope: StageScope) -> StageState:
         """The state at the FROM of a stage."""
         node = scope.node
         if node.parent is not None:
-            state = evolve(self._states[node.parent], number=0, has_cmd=False)
+            state = evolve(self._states[node.parent], number=0, seen={})
             config = evolve(state.image.config, on_build=())
             state = state.with_config(config)
         else:
@@ -250,10 +297,7 @@ class _Lowering:
     def _image_step(self, node: StageNode, request: BaseRequest) -> int:
         base = self._bases[request]
         platform = self._graph.platform_of(node)
-        has_layers = bool(base.config.diff_ids) or any(
-            not line.empty_layer for line in base.config.history
-        )
-        if not has_layers:
+        if not _has_layers(base.config):
             return self._empty(node)
         scope = self._scope(node)
         return self._steps.source(
@@ -276,8 +320,7 @@ class _Lowering:
         if context.kind == "git":
             return fetch_step(scope, checkout(read_git_reference(context.location)))
         if context.kind == "http":
-            url = context.location
-            return fetch_step(scope, ops.Fetch(url=url, kind="http", filename=file_name(url)))
+            return fetch_step(scope, download(context.location))
         return context_step(scope, context.name)
 
     def _empty(self, node: StageNode) -> int:
@@ -331,17 +374,17 @@ def lower_one(  # noqa: C901, PLR0911, PLR0912 - the one match, a line an instru
         case Arg():
             return settings.lower_arg(scope, state, node)
         case Env():
-            return settings.lower_env(state, node)
+            return settings.lower_env(scope, state, node)
         case Label():
-            return settings.lower_label(state, node)
+            return settings.lower_label(scope, state, node)
         case Copy() | Add():
             return lower_copy(scope, state, done, node, name=_name(scope, state, done))
         case Run():
             return lower_run(scope, state, done, node, name=_name(scope, state, done))
         case Cmd():
-            return settings.lower_cmd(state, node)
+            return settings.lower_cmd(scope, state, node)
         case Entrypoint():
-            return settings.lower_entrypoint(state, node)
+            return settings.lower_entrypoint(scope, state, node)
         case Shell():
             return settings.lower_shell(state, node)
         case Workdir():
@@ -356,13 +399,18 @@ def lower_one(  # noqa: C901, PLR0911, PLR0912 - the one match, a line an instru
         case Stopsignal():
             return settings.lower_stopsignal(scope, state, node)
         case Healthcheck():
-            return settings.lower_healthcheck(state, node)
+            return settings.lower_healthcheck(scope, state, node)
         case Onbuild():
             return settings.lower_onbuild(state, node)
         case Maintainer():
             return settings.lower_maintainer(state, node)
         case _:
             assert_never(node)
+
+
+def _has_layers(image: ImageConfig) -> bool:
+    """Whether there is anything in an image; old ones only say so in their history."""
+    return bool(image.diff_ids) or any(not line.empty_layer for line in image.history)
 
 
 def _name(scope: StageScope, state: StageState, done: ExpandedCommand) -> str:

@@ -6,6 +6,7 @@ from typing import NoReturn
 from attrs import evolve
 
 from imagekit.dockerfile.instructions import Dockerfile
+from imagekit.dockerfile.lines import with_word
 from imagekit.errors import DockerfileError, Span
 
 
@@ -31,14 +32,11 @@ def fail(
 
 
 def pinpoint(file: Dockerfile, span: Span, word: str) -> Span:
-    """`span` with the columns of `word`, if its first line holds it after the keyword."""
-    lines = file.source.split("\n", span.line)
-    if not word or len(lines) < span.line:
-        return span
-    at = lines[span.line - 1].find(word, span.column)
-    if at < 0:
-        return span
-    return evolve(span, column=at + 1, end_column=at + 1 + len(word))
+    """`span` with the columns of `word`, if it holds that behind its keyword."""
+    lines = file.source.split("\n", span.end_line)
+    past = evolve(span, column=span.column + 1) if span.column else span
+    found = with_word(lines, past, word)
+    return span if found is past else found
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -179,7 +179,7 @@ class _Mounts:
 
     def _target(self, mount: MountOptions) -> str:
         target = paths.absolute(self._state.workdir, mount.target)
-        if target == "/" or not mount.target:
+        if target == "/":
             self._scope.fail(
                 self._node,
                 f"invalid mount target {mount.target!r}",

@@ -28,11 +28,19 @@ from imagekit.dockerfile.instructions import (
     Workdir,
 )
 from imagekit.oci import config as oci
-from imagekit.plan import goformat, paths
+from imagekit.plan import goformat, paths, rules
+from imagekit.plan.goformat import quoted
+from imagekit.plan.lint import is_secret
 from imagekit.plan.ops import Mkdir
-from imagekit.plan.state import ArgValue, ExpandedCommand, StageScope, StageState
+from imagekit.plan.state import (
+    NOT_IN_ENVIRONMENT,
+    ArgValue,
+    Change,
+    ExpandedCommand,
+    StageScope,
+    StageState,
+)
 
-_NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
 _SHELLS: Final[dict[str, tuple[str, ...]]] = {"windows": ("cmd", "/S", "/C")}
 _DEFAULT_SHELL: Final = ("/bin/sh", "-c")
 _PROTOCOLS: Final = ("tcp", "udp", "sctp")
@@ -55,17 +63,18 @@ def with_shell(image: oci.ImageConfig, argv: tuple[str, ...]) -> tuple[str, ...]
 
 def lower_arg(scope: StageScope, state: StageState, arg: Arg) -> StageState:
     """ARG: an environment of the steps below, not of the image."""
-    values, texts = [], []
-    # Each name sees those before it on the same line; `seen` is of this loop alone.
-    seen = dict(state.env)
+    texts = []
     for pair in arg.pairs:
-        value = _arg_value(scope, evolve(state, env=seen), arg, pair)
-        if value is not None and pair.key not in _NOT_IN_ENVIRONMENT:
-            seen.pop(pair.key, None)
-            seen[pair.key] = value
-        values.append(ArgValue(pair.key, value))
+        if is_secret(pair.key):
+            scope.warn(
+                arg, rules.SECRETS_USED_IN_ARG_OR_ENV, "ARG", quoted(pair.key), word=pair.key
+            )
+        # Each name sees those before it on the same line.
+        value = _arg_value(scope, state, arg, pair)
+        if value is not None and pair.key not in NOT_IN_ENVIRONMENT:
+            state = state.with_variables([(pair.key, value)])
+        state = state.with_args(ArgValue(pair.key, value))
         texts.append(pair.key if value is None else f"{pair.key}={value}")
-    state = evolve(state, env=seen, args=(*state.args, *values))
     return state.with_history(f"ARG {' '.join(texts)}")
 
 
@@ -79,37 +88,70 @@ def _arg_value(scope: StageScope, state: StageState, arg: Arg, pair: ArgPair) ->
     return arguments.scope.get(pair.key)
 
 
-def lower_env(state: StageState, env: Env) -> StageState:
+def lower_env(scope: StageScope, state: StageState, env: Env) -> StageState:
     """ENV: variables of the steps below and of the image, where each keeps its old place."""
-    config = state.image.config
-    variables = dict(config.env) | {pair.key: pair.value for pair in env.pairs}
-    state = state.with_config(evolve(config, env=tuple(variables.items())))
+    for pair in env.pairs:
+        _check_format(scope, env, pair)
+        if is_secret(pair.key):
+            scope.warn(
+                env, rules.SECRETS_USED_IN_ARG_OR_ENV, "ENV", quoted(pair.key), word=pair.key
+            )
+    state = state.with_changes(*(Change("env", pair.key, pair.value) for pair in env.pairs))
     state = state.with_variables((pair.key, pair.value) for pair in env.pairs)
     return state.with_history(f"ENV {_pairs(env.pairs)}")
 
 
-def lower_label(state: StageState, label: Label) -> StageState:
+def lower_label(scope: StageScope, state: StageState, label: Label) -> StageState:
     """LABEL: later ones win."""
-    config = state.image.config
-    labels = {**dict(config.labels), **{p.key: p.value for p in label.pairs}}
-    config = evolve(config, labels=tuple(labels.items()))
-    return state.with_config(config).with_history(f"LABEL {_pairs(label.pairs)}")
+    for pair in label.pairs:
+        _check_format(scope, label, pair)
+    state = state.with_changes(*(Change("label", pair.key, pair.value) for pair in label.pairs))
+    return state.with_history(f"LABEL {_pairs(label.pairs)}")
 
 
-def lower_cmd(state: StageState, cmd: Cmd) -> StageState:
+def _check_format(scope: StageScope, node: Env | Label, pair: KeyValue) -> None:
+    if pair.legacy:
+        scope.warn(node, rules.LEGACY_KEY_VALUE_FORMAT, node.word)
+
+
+def _once(
+    scope: StageScope, state: StageState, node: Cmd | Entrypoint | Healthcheck
+) -> StageState:
+    """Note an instruction of which only the last in a stage counts."""
+    former = state.seen.get(node.keyword)
+    if former is not None:
+        scope.checks.report(
+            rules.MULTIPLE_INSTRUCTIONS_DISALLOWED,
+            node.word,
+            span=former,
+            comments=node.comments,
+        )
+    return evolve(state, seen={**state.seen, node.keyword: node.span})
+
+
+def _argv(scope: StageScope, state: StageState, node: Cmd | Entrypoint) -> tuple[str, ...]:
+    """What the config gets: the shell form with the shell in front."""
+    if not node.shell_form:
+        return node.argv
+    if not state.image.config.shell:
+        scope.warn(node, rules.JSON_ARGS_RECOMMENDED, node.word)
+    return with_shell(state.image, node.argv)
+
+
+def lower_cmd(scope: StageScope, state: StageState, cmd: Cmd) -> StageState:
     """CMD; `ArgsEscaped` is what Docker writes with it."""
-    argv = with_shell(state.image, cmd.argv) if cmd.shell_form else cmd.argv
+    state = _once(scope, state, cmd)
+    argv = _argv(scope, state, cmd)
     config = evolve(state.image.config, cmd=argv, args_escaped=True)
-    state = evolve(state.with_config(config), has_cmd=True)
-    return state.with_history(f"CMD {goformat.quoted_list(argv)}")
+    return state.with_config(config).with_history(f"CMD {goformat.quoted_list(argv)}")
 
 
-def lower_entrypoint(state: StageState, entrypoint: Entrypoint) -> StageState:
+def lower_entrypoint(scope: StageScope, state: StageState, entrypoint: Entrypoint) -> StageState:
     """ENTRYPOINT; a CMD that this stage did not set itself is cleared."""
-    shell_form = entrypoint.shell_form
-    argv = with_shell(state.image, entrypoint.argv) if shell_form else entrypoint.argv
+    state = _once(scope, state, entrypoint)
+    argv = _argv(scope, state, entrypoint)
     config = evolve(state.image.config, entrypoint=argv)
-    if not state.has_cmd:
+    if Cmd.keyword not in state.seen:
         config = evolve(config, cmd=None)
     text = f"ENTRYPOINT {goformat.quoted_list(argv)}"
     return state.with_config(config).with_history(text)
@@ -121,8 +163,9 @@ def lower_shell(state: StageState, shell: Shell) -> StageState:
     return state.with_config(config).with_history(f"SHELL {goformat.plain_list(shell.argv)}")
 
 
-def lower_healthcheck(state: StageState, node: Healthcheck) -> StageState:
+def lower_healthcheck(scope: StageScope, state: StageState, node: Healthcheck) -> StageState:
     """HEALTHCHECK: all of an inherited one is replaced."""
+    state = _once(scope, state, node)
     health = oci.Healthcheck(
         test=node.test,
         interval=node.interval_ns,
@@ -155,10 +198,8 @@ def lower_volume(scope: StageScope, state: StageState, volume: Volume) -> StageS
             code="volume-empty",
             hint="a variable in it may have no value",
         )
-    config = state.image.config
-    volumes = tuple(dict.fromkeys((*config.volumes, *volume.paths)))
-    text = f"VOLUME {goformat.plain_list(volume.paths)}"
-    return state.with_config(evolve(config, volumes=volumes)).with_history(text)
+    state = state.with_changes(*(Change("volume", path) for path in volume.paths))
+    return state.with_history(f"VOLUME {goformat.plain_list(volume.paths)}")
 
 
 def lower_expose(scope: StageScope, state: StageState, expose: Expose) -> StageState:
@@ -170,7 +211,7 @@ def lower_expose(scope: StageScope, state: StageState, expose: Expose) -> StageS
     ports: list[str] = []
     for text in expose.ports:
         try:
-            ports += _ports(text)
+            ports += _ports(scope, expose, text)
         except ValueError as exc:
             scope.fail(
                 expose,
@@ -180,10 +221,8 @@ def lower_expose(scope: StageScope, state: StageState, expose: Expose) -> StageS
                 hint="write 80, 80/udp or 8000-8010/tcp",
                 cause=exc,
             )
-    config = state.image.config
-    exposed = tuple(dict.fromkeys((*config.exposed_ports, *ports)))
-    text = f"EXPOSE {goformat.plain_list(ports)}"
-    return state.with_config(evolve(config, exposed_ports=exposed)).with_history(text)
+    state = state.with_changes(*(Change("port", port) for port in ports))
+    return state.with_history(f"EXPOSE {goformat.plain_list(ports)}")
 
 
 def lower_stopsignal(scope: StageScope, state: StageState, node: Stopsignal) -> StageState:
@@ -208,8 +247,7 @@ def lower_stopsignal(scope: StageScope, state: StageState, node: Stopsignal) -> 
 
 def lower_onbuild(state: StageState, node: Onbuild) -> StageState:
     """ONBUILD: kept for children, without a line of history."""
-    config = state.image.config
-    return state.with_config(evolve(config, on_build=(*config.on_build, node.expression)))
+    return state.with_changes(Change("on_build", node.expression))
 
 
 def lower_maintainer(state: StageState, node: Maintainer) -> StageState:
@@ -222,6 +260,8 @@ def lower_workdir(
     scope: StageScope, state: StageState, done: ExpandedCommand, node: Workdir, *, name: str
 ) -> StageState:
     """WORKDIR: a layer even if the folder exists, but none for the root."""
+    _check_workdir(scope, state, node)
+    state = evolve(state, has_workdir=True)
     state = state.in_folder(node.path, scope.platform.os)
     has_layer = state.workdir != "/"
     if has_layer:
@@ -230,19 +270,31 @@ def lower_workdir(
     return state.with_history(f"WORKDIR {state.workdir}", layer=has_layer)
 
 
+def _check_workdir(scope: StageScope, state: StageState, node: Workdir) -> None:
+    """Report a first WORKDIR that continues that of the base image, which may change."""
+    is_windows = scope.platform.os == "windows"
+    path = paths.from_windows(node.path) if is_windows else node.path
+    if not state.has_workdir and not path.startswith("/"):
+        scope.warn(node, rules.WORKDIR_RELATIVE_PATH, quoted(node.path), word=node.path)
+
+
 def _pairs(pairs: Iterable[KeyValue]) -> str:
     return " ".join(f"{p.key}={p.value}" for p in pairs)
 
 
-def _ports(text: str) -> Iterator[str]:
+def _ports(scope: StageScope, node: Expose, text: str) -> Iterator[str]:
     """`port/protocol` for each port of `[[ip:]host:]port[-port][/protocol]`."""
     *host, container = text.rsplit(":", 2)
     port, _, protocol = container.partition("/")
-    protocol = protocol.lower() or "tcp"
+    written, protocol = protocol, protocol.lower() or "tcp"
     if not port:
         raise ValueError("no port specified")
     if protocol not in _PROTOCOLS:
         raise ValueError(f"invalid proto: {protocol}")
+    if written != written.lower():
+        scope.warn(node, rules.EXPOSE_PROTO_CASING, text, word=text)
+    if any(host):
+        scope.warn(node, rules.EXPOSE_INVALID_FORMAT, text, word=text)
     first, last = _range("containerPort", port)
     if host and host[-1]:
         host_first, host_last = _range("hostPort", host[-1])

@@ -16,7 +16,7 @@ from attrs import evolve, field, frozen
 
 from imagekit.dockerfile.instructions import Command, Copy, Dockerfile, Onbuild, Run, Stage
 from imagekit.dockerfile.parser import parse_onbuild
-from imagekit.dockerfile.words import expand
+from imagekit.dockerfile.words import Expansion, expand
 from imagekit.errors import (
     ExpansionError,
     InvalidPlatformError,
@@ -29,7 +29,15 @@ from imagekit.oci.platform import Platform
 from imagekit.oci.reference import Reference
 from imagekit.plan.arguments import Arguments, platform_arguments, read_arguments
 from imagekit.plan.bases import BaseRequest, ResolvedBase
+from imagekit.plan.checks import CheckOptions, Checks, Finding
 from imagekit.plan.contexts import NamedContext, find_context, short_name
+from imagekit.plan.lint import (
+    check_arguments,
+    check_defaults,
+    check_platform,
+    check_stages,
+    checks_of,
+)
 from imagekit.plan.mounts import MountError, mount_source
 from imagekit.plan.places import did_you_mean, fail, pinpoint
 
@@ -66,6 +74,8 @@ class StageNode:
         first: where the chain of its bases begins: the node that has the image, perhaps itself.
         platform: of `--platform`, or None.
         span: its FROM, or the instruction that names the image.
+        asked: the base as it is expanded, before it became a reference.
+        comments: the lines right above its FROM.
         implicit: it is no stage of the file.
         context: the named context that replaces the stage or its base.
         replaced: that context is in the place of the whole stage.
@@ -78,6 +88,8 @@ class StageNode:
     first: int
     platform: Platform | None = None
     span: Span
+    asked: str = ""
+    comments: tuple[str, ...] = ()
     commands: tuple[LinkedCommand, ...] = ()
     implicit: bool = False
     context: NamedContext | None = None
@@ -119,6 +131,9 @@ class StageGraph:
         keep_platform: no platform was asked for, so the result has that of its base.
         contexts: named contexts by `short_name`.
         triggered: nodes whose ONBUILD triggers are in `commands`.
+        all_stages: stages that the target does not need are made, too, as checks want it.
+        options: which build checks run.
+        findings: of the checks that need no base image.
     """
 
     file: Dockerfile = field(repr=False)
@@ -130,6 +145,9 @@ class StageGraph:
     keep_platform: bool = False
     contexts: Mapping[str, NamedContext] = field(factory=dict)
     triggered: frozenset[int] = frozenset()
+    all_stages: bool = False
+    options: CheckOptions = field(factory=CheckOptions)
+    findings: tuple[Finding, ...] = field(default=(), repr=False)
 
     @property
     def epoch(self) -> int | None:
@@ -147,6 +165,11 @@ class StageGraph:
                 seen.add(index)
                 queue += self.nodes[index].edges
         return frozenset(seen)
+
+    @property
+    def made(self) -> frozenset[int]:
+        """The nodes that a plan is made of: those that are reached, or all."""
+        return frozenset(range(len(self.nodes))) if self.all_stages else self.reached
 
     def platform_of(self, node: StageNode) -> Platform:
         """The platform of a node's root: that of its base stage, its own, or the target's."""
@@ -184,6 +207,8 @@ def stage_graph(
     target: Platform | None = None,
     stage: str | None = None,
     contexts: Mapping[str, NamedContext] | None = None,
+    all_stages: bool = False,
+    checks: Checks | None = None,
 ) -> StageGraph:
     """The stages of `file`, linked, with the target looked up.
 
@@ -195,6 +220,9 @@ def stage_graph(
             its base.
         stage: the name of the target stage in any case; None or empty is the last.
         contexts: named contexts by name.
+        all_stages: look at stages that the target does not need, too.
+        checks: where build checks report, those of the text done (`lint.parse_checked`); None
+            does them here. They are in the graph either way.
 
     Raises:
         DockerfileError: no stage, a blank or malformed base, a bad platform, a `--from` number
@@ -206,11 +234,15 @@ def stage_graph(
     """
     named = {short_name(name): c for name, c in sorted((contexts or {}).items())}
     wanted = target or build
+    if checks is None:
+        checks = checks_of(file, build_args)
     if not file.stages:
         fail(file, "the file has no stage to build", code="no-stages")
     predefined = platform_arguments(build, wanted, stage or file.stages[-1].name)
+    check_stages(checks, file)
+    check_defaults(checks, file, {k: build_args.get(k, v) for k, v in predefined.items()})
     arguments = read_arguments(file, build_args, predefined, named)
-    linker = _Linker(file, named, wanted)
+    linker = _Linker(file, named, wanted, checks)
     for each in file.stages:
         linker.add_stage(each, arguments.scope)
     found = _find_target(file, linker, stage)
@@ -228,6 +260,9 @@ def stage_graph(
         platform=wanted,
         keep_platform=target is None,
         contexts=named,
+        all_stages=all_stages,
+        options=checks.options,
+        findings=checks.found,
     )
 
 
@@ -245,7 +280,7 @@ def with_triggers(graph: StageGraph, known: Mapping[BaseRequest, ResolvedBase]) 
         ]
         if not pending:
             return graph
-        linker = _Linker(graph.file, graph.contexts, graph.platform)
+        linker = _Linker(graph.file, graph.contexts, graph.platform, Checks())
         linker.nodes, linker.names = list(graph.nodes), dict(graph.names)
         for index, triggers in pending:
             node = linker.nodes[index]
@@ -269,7 +304,7 @@ def missing_bases(
         DockerfileError: a trigger of a known base that is no instruction.
     """
     graph = with_triggers(graph, known)
-    requests = (graph.request(graph.nodes[index]) for index in graph.reached)
+    requests = (graph.request(graph.nodes[index]) for index in graph.made)
     return frozenset(r for r in requests if r is not None and r not in known)
 
 
@@ -344,17 +379,22 @@ class _Linker:
     """Collects nodes, and finds the one that a `--from` means."""
 
     def __init__(
-        self, file: Dockerfile, contexts: Mapping[str, NamedContext], platform: Platform
+        self,
+        file: Dockerfile,
+        contexts: Mapping[str, NamedContext],
+        platform: Platform,
+        checks: Checks,
     ) -> None:
         self._file = file
         self._contexts = contexts
         self._platform = platform
+        self._checks = checks
         self.nodes: list[StageNode] = []
         self.names: dict[str, int] = {}
 
     def add_stage(self, stage: Stage, scope: Mapping[str, str]) -> None:
         """Add a stage of the file, its base and platform expanded."""
-        base = self._expand(stage, stage.base, scope)
+        base = self._expand(stage, stage.base, scope).result
         if not base:
             self._fail(
                 stage.span,
@@ -375,6 +415,8 @@ class _Linker:
             first=index if parent is None else self.nodes[parent].first,
             platform=platform,
             span=stage.span,
+            asked=base,
+            comments=stage.from_.comments,
             context=context,
             replaced=context is not None,
         )
@@ -461,7 +503,11 @@ class _Linker:
         found = self.names.get(name.lower())
         if found is None:
             found = len(self.nodes)
-            self._append(StageNode(index=found, first=found, base=name, span=span, implicit=True))
+            self._append(
+                StageNode(
+                    index=found, first=found, base=name, asked=name, span=span, implicit=True
+                )
+            )
         return found
 
     def _append(self, node: StageNode) -> None:
@@ -472,7 +518,9 @@ class _Linker:
     def _platform_of(self, stage: Stage, scope: Mapping[str, str]) -> Platform | None:
         if not stage.platform:
             return None
-        text = self._expand(stage, stage.platform, scope)
+        expanded = self._expand(stage, stage.platform, scope)
+        check_platform(self._checks, stage, expanded, scope)
+        text = expanded.result
         if not text:
             self._fail(
                 stage.span,
@@ -493,10 +541,11 @@ class _Linker:
                 cause=exc,
             )
 
-    def _expand(self, stage: Stage, word: str, scope: Mapping[str, str]) -> str:
+    def _expand(self, stage: Stage, word: str, scope: Mapping[str, str]) -> Expansion:
         try:
-            return expand(word, scope, escape=self._file.escape).result
+            done = expand(word, scope, escape=self._file.escape)
         except ExpansionError as exc:
+            check_arguments(self._checks, self._file, stage, exc.unmatched, scope)
             raise ExpansionError(
                 exc.message,
                 span=pinpoint(self._file, stage.span, word),
@@ -504,6 +553,8 @@ class _Linker:
                 source=self._file.source,
                 hint=exc.hint,
             ) from exc
+        check_arguments(self._checks, self._file, stage, done.unmatched, scope)
+        return done
 
     def _fail(
         self,

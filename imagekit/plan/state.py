@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, Literal, NamedTuple, NoReturn
 
 from attrs import evolve, field, frozen
 
 from imagekit.dockerfile.instructions import Command, Run
 from imagekit.dockerfile.words import expand
-from imagekit.errors import ExpansionError
+from imagekit.errors import ExpansionError, Span
 from imagekit.oci.config import ContainerConfig, History, ImageConfig
 from imagekit.oci.platform import Platform
-from imagekit.plan import paths
+from imagekit.plan import paths, rules
+from imagekit.plan.checks import Checks
+from imagekit.plan.growing import Log, Variables
 from imagekit.plan.mounts import MountOptions
 from imagekit.plan.ops import Op
 from imagekit.plan.places import fail, pinpoint
+from imagekit.plan.rules import Rule
 from imagekit.plan.stages import StageGraph, StageNode
 from imagekit.plan.steps import Steps
 
@@ -23,6 +26,9 @@ HISTORY_COMMENT: Final = "buildkit.dockerfile.v0"
 
 EXPORTER_COMMENT: Final = "buildkit.exporter.image.v0"
 """The comment of lines that no instruction gave."""
+
+NOT_IN_ENVIRONMENT: Final = frozenset({"BUILDKIT_SBOM_SCAN_CONTEXT", "BUILDKIT_SBOM_SCAN_STAGE"})
+"""Arguments that no step sees."""
 
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -52,6 +58,14 @@ class ExpandedCommand:
     trigger: bool = False
 
 
+class Change(NamedTuple):
+    """One more variable, label, volume, port or trigger of an image's config."""
+
+    kind: Literal["env", "label", "volume", "port", "on_build"]
+    name: str
+    value: str = ""
+
+
 @frozen(kw_only=True)
 class StageState:
     """A stage between two of its instructions.
@@ -60,19 +74,25 @@ class StageState:
         image: the config so far.
         env: what words and RUN see: the config's variables and the ARGs, the latest last.
         args: declared so far, those of the base stage first.
+        changes: to the config that `settled` makes: what a stage may have thousands of.
+        history: new lines of it that `settled` adds.
         workdir: with `/` on every platform.
         root: the step that gives the file system.
         number: of the last step that progress counts.
-        has_cmd: a CMD stood in this stage.
+        seen: where the last CMD, ENTRYPOINT and HEALTHCHECK of this stage stand, by keyword.
+        has_workdir: a WORKDIR stood in this stage or one that it is based on.
     """
 
     image: ImageConfig
-    env: Mapping[str, str] = field(factory=dict)
-    args: tuple[ArgValue, ...] = ()
+    env: Variables = field(factory=Variables)
+    args: Log[ArgValue] = field(factory=Log)
+    changes: Log[Change] = field(factory=Log)
+    history: Log[History] = field(factory=Log)
     workdir: str = "/"
     root: int = -1
     number: int = 0
-    has_cmd: bool = False
+    seen: Mapping[str, Span] = field(factory=dict)
+    has_workdir: bool = False
 
     @property
     def user(self) -> str:
@@ -81,20 +101,54 @@ class StageState:
 
     def with_variables(self, pairs: Iterable[tuple[str, str]]) -> "StageState":
         """The same with variables set, one after the other; each becomes the last."""
-        env = dict(self.env)
-        for name, value in pairs:
-            env.pop(name, None)
-            env[name] = value
-        return evolve(self, env=env)
+        return evolve(self, env=self.env.plus(pairs))
+
+    def with_args(self, *args: ArgValue) -> "StageState":
+        """The same with more arguments declared."""
+        return evolve(self, args=self.args.plus(*args))
 
     def with_config(self, config: ContainerConfig) -> "StageState":
         """The same with another container config."""
         return evolve(self, image=evolve(self.image, config=config))
 
+    def with_changes(self, *changes: Change) -> "StageState":
+        """The same with changes noted that `settled` makes."""
+        return evolve(self, changes=self.changes.plus(*changes))
+
     def with_history(self, text: str, *, layer: bool = False) -> "StageState":
         """The same with one more line of history."""
         line = History(created_by=text, comment=HISTORY_COMMENT, empty_layer=not layer)
-        return evolve(self, image=evolve(self.image, history=(*self.image.history, line)))
+        return evolve(self, history=self.history.plus(line))
+
+    def settled(self) -> "StageState":
+        """The same with the image up to date."""
+        config = self.image.config
+        env, labels = dict(config.env), dict(config.labels)
+        volumes, ports = dict.fromkeys(config.volumes), dict.fromkeys(config.exposed_ports)
+        on_build = [*config.on_build]
+        for kind, name, value in self.changes:
+            match kind:
+                case "env":
+                    env[name] = value
+                case "label":
+                    labels[name] = value
+                case "volume":
+                    volumes[name] = None
+                case "port":
+                    ports[name] = None
+                case "on_build":
+                    on_build.append(name)
+        config = evolve(
+            config,
+            env=tuple(env.items()),
+            labels=tuple(labels.items()),
+            volumes=tuple(volumes),
+            exposed_ports=tuple(ports),
+            on_build=tuple(on_build),
+        )
+        history = (*self.image.history, *self.history)
+        image = evolve(self.image, config=config, history=history)
+        return evolve(self, image=image, changes=Log(), history=Log())
 
     def in_folder(self, path: str, os: str) -> "StageState":
         """The same after WORKDIR `path`."""
@@ -113,6 +167,7 @@ class StageScope:
         label: of the stage in step names; empty when the file has only one.
         total: how many steps progress counts.
         tree_of: the step that gives the file system of another node.
+        checks: where build checks report.
     """
 
     graph: StageGraph
@@ -122,6 +177,7 @@ class StageScope:
     label: str = ""
     total: int = 0
     tree_of: Callable[[int], int]
+    checks: Checks
 
     def expand(self, state: StageState, command: Command, word: str, *, body: bool = False) -> str:
         """`word` of an instruction with the variables of the stage.
@@ -137,9 +193,25 @@ class StageScope:
         """
         escape = "\\" if body else self.graph.file.escape
         try:
-            return expand(word, state.env, escape=escape, skip_quotes=body).result
+            done = expand(word, state.env, escape=escape, skip_quotes=body)
         except ExpansionError as exc:
+            self._check_unset(state, command, exc.unmatched)
             raise self.placed(command, word, exc) from exc
+        if done.unmatched:
+            self._check_unset(state, command, done.unmatched)
+        return done.result
+
+    def warn(self, command: Command, rule: Rule, *details: str, word: str = "") -> None:
+        """Report a build check at an instruction; `word` is the part of it that is meant."""
+        self.checks.report(rule, *details, span=command.span, comments=command.comments, word=word)
+
+    def _check_unset(self, state: StageState, command: Command, names: tuple[str, ...]) -> None:
+        """Report variables that are neither set nor declared."""
+        declared = {arg.name for arg in state.args}.union(NOT_IN_ENVIRONMENT) if names else ()
+        for name in names:
+            if name not in declared:
+                near = self.checks.suggestion(name, state.env, sign="$")
+                self.warn(command, rules.UNDEFINED_VAR, name, near, word=f"${name}")
 
     def placed(self, command: Command, word: str, error: ExpansionError) -> ExpansionError:
         """`error` with its place in the file."""
@@ -216,7 +288,9 @@ class StageScope:
         """
         text, keyword = command.text.strip(), command.word or command.keyword
         rest = text[len(keyword) :]
-        env = {k: "****" if k in hidden else v for k, v in state.env.items()}
+        env: Mapping[str, str] = state.env
+        if hidden:
+            env = {k: "****" if k in hidden else v for k, v in state.env.items()}
         is_run = isinstance(command, Run)
         # A name for people: text that only the shell understands is shown as it stands.
         with suppress(ExpansionError):

@@ -5,7 +5,6 @@ from typing import Any
 
 from attrs import evolve
 
-from imagekit.dockerfile.parser import parse
 from imagekit.errors import DockerfileError, StageCycleError
 from imagekit.oci.config import ImageConfig
 from imagekit.oci.document import encode_json
@@ -20,31 +19,41 @@ from imagekit.plan import (
     stage_graph,
     trace,
 )
+from imagekit.plan.checks import Checks
+from imagekit.plan.lint import open_checks, parse_checked
 from imagekit.plan.mounts import MountOptions
 from imagekit.plan.state import ExpandedCommand
 from tests.conformance.parse_view import clean, error_view, text_of, typed_view
 
 
 def answer(case: dict[str, Any]) -> dict[str, Any]:
+    checks = Checks()
     try:
-        return clean(view(*traced(case)))
+        checks = open_checks(text_of(case), case.get("build_args", {}))
+        return clean({**view(*traced(case, checks)), "lint": lint_view(checks)})
     except DockerfileError as error:
-        return {"lint": [], "error": clean(place_view(error))}
+        return clean({"lint": lint_view(checks), "error": place_view(error)})
 
 
-def traced(case: dict[str, Any]) -> tuple[StageGraph, Trace]:
+def lint_view(checks: Checks) -> list[list[Any]]:
+    return sorted([found.rule.name, found.span.line, found.detail] for found in checks.found)
+
+
+def traced(case: dict[str, Any], checks: Checks) -> tuple[StageGraph, Trace]:
     """Plan a case, its images taken from the table that comes with it."""
     graph = stage_graph(
-        parse(text_of(case)),
+        parse_checked(text_of(case), checks),
         build_args=case.get("build_args", {}),
         build=Platform.parse(case["build_platforms"][0]),
         target=Platform.parse(case["platform"]) if "platform" in case else None,
         stage=case.get("target"),
+        all_stages=case.get("all_stages", False),
+        checks=checks,
     )
     bases: dict[BaseRequest, ResolvedBase] = {}
     while missing := missing_bases(graph, bases):
         bases |= {request: resolve(request, case["images"]) for request in missing}
-    return graph, trace(graph, bases, labels=case.get("labels", {}))
+    return graph, trace(graph, bases, labels=case.get("labels", {}), checks=checks)
 
 
 def resolve(request: BaseRequest, images: Mapping[str, Any]) -> ResolvedBase:
@@ -70,7 +79,6 @@ def view(graph: StageGraph, done: Trace) -> dict[str, Any]:
     if config.author:
         image["author"] = config.author
     return {
-        "lint": [],
         "target": graph.target,
         "stages": [stage_view(s) for s in done.stages if is_shown(s)],
         "image": image,
@@ -99,7 +107,7 @@ def stage_view(stage: StageResult) -> dict[str, Any]:
     }
     if node.parent is not None:
         out["base_stage"] = node.parent
-    if stage.state is None:
+    if stage.state is None or not stage.reached:
         return out
     return out | {
         "platform": str(stage.platform),

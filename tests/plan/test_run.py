@@ -126,7 +126,6 @@ def test_values_of_mounts_are_expanded() -> None:
     "options",
     [
         "target=/",
-        "type=bind",
         "type=nope,target=/t",
         "target=/t,nope=1",
         "target",
@@ -148,6 +147,12 @@ def test_mounts_that_cannot_be(options: str) -> None:
     with pytest.raises(DockerfileError) as caught:
         mount_of(options)
     assert caught.value.code == "mount-invalid"
+
+
+def test_a_mount_without_a_target_is_at_the_workdir() -> None:
+    mount = mount_of("type=bind")
+    assert isinstance(mount, ops.BindMount)
+    assert mount.target == "/w"
 
 
 def test_a_bad_sharing_has_a_class_of_its_own() -> None:
