@@ -89,7 +89,8 @@ class Bases:
         reference = request.reference
         local = None if self._pull else self._local(reference)
         if local is not None:
-            return self._select(self._store, local, request, STORE)
+            origin = f"{STORE}{_origin(reference, local)}"
+            return self._select(self._store, local, request, origin)
         repository = self.repository(reference)
         try:
             root = repository.resolve(_name(reference))
@@ -107,9 +108,9 @@ class Bases:
             from imagekit.store.layout import Layout  # noqa: PLC0415 - few builds need it
 
             return Layout(Path(origin.removeprefix(LAYOUT))).open(descriptor)
-        if origin == STORE:
+        if origin.startswith(STORE) and self._store.exists(descriptor):
             return self._store.open(descriptor)
-        reference = Reference.parse(origin)
+        reference = Reference.parse(origin.removeprefix(STORE))  # it was pushed and never fetched
         return self.repository(reference).open(descriptor)
 
     def _local(self, reference: Reference) -> Descriptor | None:

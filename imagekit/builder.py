@@ -4,21 +4,27 @@ Part of the doors: it ties the folders together and holds no rule of its own abo
 layers or images.
 """
 
-import os
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from attrs import evolve, field, frozen
 
 from imagekit.bases import Bases
-from imagekit.contexts import Folders, find_dockerfile, host_platform, open_folders
+from imagekit.contexts import (
+    ContextSource,
+    DockerfileSource,
+    Opened,
+    Opener,
+    fetched_context,
+    host_platform,
+)
 from imagekit.delivery import Delivery, Packed, Packer
 from imagekit.dockerfile.instructions import Dockerfile
 from imagekit.dockerfile.parser import parse
-from imagekit.errors import ContextError, DockerfileError, ImagekitError, UsageError
+from imagekit.errors import DockerfileError, ImagekitError, NotFoundError, UsageError
 from imagekit.events import BuildFinished, Observer
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.contexts import Contexts
@@ -43,13 +49,16 @@ from imagekit.plan import (
     missing_bases,
     stage_graph,
 )
-from imagekit.plan.ops import Exec
+from imagekit.plan.ops import Exec, Fetch
 from imagekit.plan.places import did_you_mean
 from imagekit.sandbox.base import Cancellation, Network, Ulimit
 from imagekit.store.local import Store
 
 if TYPE_CHECKING:
+    from imagekit.executor.fetching import Fetches
     from imagekit.executor.handlers import Workshop
+    from imagekit.executor.tarcontext import TarContext
+    from imagekit.fetch import Downloader
 
 EPOCH = "SOURCE_DATE_EPOCH"
 _NETWORKS = ("default", "none", "host")
@@ -60,8 +69,8 @@ _ENTITLEMENTS = frozenset({"security.insecure", "network.host"})
 class Request:
     """What a caller asks for; the fields are the arguments of `imagekit.build`."""
 
-    context: Path
-    dockerfile: str | os.PathLike[str] | IO[bytes] | None = None
+    context: ContextSource
+    dockerfile: DockerfileSource = None
     target: str | None = None
     platforms: tuple[Platform, ...] = ()
     build_args: Mapping[str, str] = field(factory=dict)
@@ -83,6 +92,7 @@ class Request:
     epoch: int | None = None
     jobs: int | None = None
     insecure_registries: frozenset[str] = frozenset()
+    insecure_sources: frozenset[str] = frozenset()
 
     def check(self) -> None:
         """Check what can be checked before anything is read.
@@ -90,11 +100,6 @@ class Request:
         Raises:
             UsageError: an argument is malformed, or two contradict each other.
         """
-        if not self.context.is_dir():
-            raise ContextError(
-                f"the build context {self.context} is not a folder",
-                hint="name a folder that exists",
-            )
         if self.network not in _NETWORKS:
             raise UsageError(f"network {self.network!r}", hint=f"use {', '.join(_NETWORKS)}")
         if unknown := sorted(self.allow - _ENTITLEMENTS):
@@ -187,20 +192,24 @@ class Builder:
         return result
 
     def _build(self, request: Request, tags: Sequence[str], bases: Bases) -> Result:
-        path, text = find_dockerfile(request.context, request.dockerfile)
-        file = parse(text, filename=path)
-        with open_folders(request.context, path, request.build_contexts, self._store) as folders:
-            plans = self._plans(request, file, folders, bases)
+        with (
+            _Fetching(request, self._store, self._observer, self._cancellation) as fetching,
+            Opener(self._store, fetching.context).open(
+                request.context, request.dockerfile, request.build_contexts, request.build_args
+            ) as opened,
+        ):
+            file = parse(opened.text, filename=opened.filename)
+            plans = self._plans(request, file, opened, bases)
             for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
                 self._observer(warning)
             layers = Layers(
                 self._store, bases, codec=_codec(request, plans), observer=self._observer
             )
-            stacks = self._run(request, plans, layers, folders)
+            stacks = self._run(request, plans, layers, opened, fetching)
             return self._pack(request, tags, plans, stacks, layers, bases)
 
     def _plans(
-        self, request: Request, file: Dockerfile, folders: Folders, bases: Bases
+        self, request: Request, file: Dockerfile, opened: Opened, bases: Bases
     ) -> list[Plan]:
         host = host_platform()
         args = dict(request.build_args)
@@ -215,7 +224,7 @@ class Builder:
                 build=host,
                 target=platform,
                 stage=request.target,
-                contexts=folders.named,
+                contexts=opened.named,
             )
             while missing := missing_bases(graph, known):
                 known |= {r: _resolve(bases, graph, r) for r in sorted(missing, key=str)}
@@ -223,13 +232,18 @@ class Builder:
         return plans
 
     def _run(
-        self, request: Request, plans: Sequence[Plan], layers: Layers, folders: Folders
+        self,
+        request: Request,
+        plans: Sequence[Plan],
+        layers: Layers,
+        opened: Opened,
+        fetching: "_Fetching",
     ) -> Sequence[tuple[Layer, ...]]:
-        contexts = Contexts(folders.folders)
+        contexts = Contexts(opened.given)
         with ExitStack() as running:
             engine = Engine(
                 cache=BuildCache(self._store),
-                inputs=Inputs(layers, contexts),
+                inputs=Inputs(layers, contexts, fetching.layer),
                 handlers=lambda: self._workshop(request, layers, contexts, running),
                 policy=Policy(
                     no_cache=request.no_cache,
@@ -278,6 +292,8 @@ class Builder:
         delivery = Delivery(layers, bases, tags=tags, observer=self._observer)
         for output in request.outputs:
             delivery.deliver(output, packer.pack(output))
+        if tags and not any(output.push for output in request.outputs):
+            delivery.fetch_all(packed)
         for tag in tags:
             self._tag(packed, tag)
         return Result(
@@ -289,6 +305,62 @@ class Builder:
     def _tag(self, packed: Packed, tag: str) -> None:
         if self._store.tags().get(tag) != packed.root:
             self._store.tag(packed.root, tag)
+
+
+class _Fetching:
+    """Fetches for one build; what it takes is imported and opened when the first one comes."""
+
+    def __init__(
+        self, request: Request, store: Store, observer: Observer, cancellation: Cancellation
+    ) -> None:
+        self._request = request
+        self._store = store
+        self._observer = observer
+        self._cancellation = cancellation
+        self._lock = threading.Lock()
+        self._downloader: Downloader | None = None
+        self._fetches: Fetches | None = None
+
+    def layer(self, op: Fetch) -> Layer:
+        """What an operation fetches."""
+        return self._made().fetch(op)
+
+    def context(self, op: Fetch) -> "TarContext":
+        """The same as a build context."""
+        return self._made().context(op)
+
+    def _made(self) -> "Fetches":
+        from imagekit.executor.fetching import Fetches  # noqa: PLC0415 - few builds fetch
+        from imagekit.fetch import Downloader  # noqa: PLC0415
+
+        with self._lock:
+            if self._fetches is None:
+                request = self._request
+                given = (request.context, *request.build_contexts.values())
+                self._downloader = Downloader(
+                    insecure=request.insecure_sources,
+                    agent_for={op.url for op in map(fetched_context, given) if op is not None},
+                    cancelled=self._cancellation.is_set,
+                    sleep=self._cancellation.wait,
+                )
+                layers = Layers(self._store, _Nowhere(), codec=codec("none"))
+                self._fetches = Fetches(layers, self._downloader, observer=self._observer)
+            return self._fetches
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._downloader is not None:
+            self._downloader.close()
+
+
+class _Nowhere:
+    """No base images: what is fetched is kept in the store (`executor.values.Fetcher`)."""
+
+    def open(self, origin: str, descriptor: Descriptor) -> BinaryIO:
+        """See `Fetcher`."""
+        raise NotFoundError(f"nowhere to get {origin} from", descriptor=descriptor)
 
 
 def _resolve(bases: Bases, graph: StageGraph, request: BaseRequest) -> ResolvedBase:

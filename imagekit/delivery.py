@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from attrs import frozen
 
-from imagekit.bases import Bases
+from imagekit.bases import STORE, Bases
 from imagekit.errors import NotFoundError, OutputError, UsageError
 from imagekit.events import Observer
 from imagekit.executor.layers import Layers
@@ -202,12 +202,19 @@ class Delivery:
 
                 export(output, packed, self._layers)
             case "image":
+                if names and not output.push:
+                    self.fetch_all(packed)
                 for name in names:
                     self._layers.store.tag(packed.root, name)
                 if output.push:
                     self._push(output, packed, names)
             case "cacheonly":
                 pass
+
+    def fetch_all(self, packed: Packed) -> None:
+        """Bring what was never read of the bases here: a name in the store is for whole images."""
+        for layer in {layer.diff_id: layer for stack in packed.stacks for layer in stack}.values():
+            self._layers.ensure_blob(layer, why="the store names the image")
 
     def _oci(self, output: Output, packed: Packed, names: Sequence[str]) -> None:
         from imagekit.store.archive import write_oci_archive  # noqa: PLC0415
@@ -258,7 +265,7 @@ class Delivery:
         """Repositories of the same registry that layers of the bases came from."""
         found = []
         for layer in (layer for stack in packed.stacks for layer in stack):
-            if layer.origin and "://" not in layer.origin and not layer.origin.endswith(":"):
+            if layer.origin and "://" not in layer.origin and not layer.origin.startswith(STORE):
                 origin = Reference.parse(layer.origin)
                 if origin.host == reference.host:
                     found.append(origin.repository)

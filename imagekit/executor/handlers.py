@@ -54,7 +54,7 @@ class Workshop:
 
     def _copy(self, op: Copy, inputs: Sequence[Outcome]) -> Layer:
         now = int(self._clock()) if op.epoch is None else op.epoch
-        root = self._root(inputs[0])
+        root = None if op.link else self._root(inputs[0])  # not to fetch what is not read
         with Sources(LayerContents(self._layers)) as sources:
             archives = Archives(sources, self._store.path / "temp")
             try:
