@@ -14,11 +14,10 @@ from typing import BinaryIO, Final, cast
 
 from attrs import evolve, frozen
 
-from imagekit.disk.context import FolderContext
 from imagekit.disk.snapshot import FolderReader, Form, Workbench, settle, stands_alone
 from imagekit.errors import StoreError
 from imagekit.executor.layers import LayerContents, Layers
-from imagekit.executor.values import Layer
+from imagekit.executor.values import Context, Layer
 from imagekit.layer.changes import Changes
 from imagekit.layer.selection import Filter, join
 from imagekit.layer.tar import Contents
@@ -28,6 +27,8 @@ from imagekit.sandbox.base import Folder, Overlay, Root, Sandbox
 
 _CHUNK: Final = 1 << 20
 _PRIVATE_COPIES: Final = 64
+_OVERLAY_LAYERS: Final = 499
+"""Overlayfs takes 500 lower folders, one of which the sandbox may add."""
 
 
 @frozen(kw_only=True)
@@ -114,7 +115,7 @@ class Snapshots:
     def writable(self, stack: Sequence[Layer]) -> Iterator[Writable]:
         """A root of these layers that a step may change; gone at the end of the block."""
         with self._store.temp_folder(remove=self._bench.remove) as temp:
-            if self._sandbox.supports_overlay(str(temp)):
+            if len(stack) <= _OVERLAY_LAYERS and self._sandbox.supports_overlay(str(temp)):
                 yield self._overlay(stack, temp)
             else:
                 yield self._plain(stack, temp)
@@ -181,7 +182,7 @@ class Snapshots:
     # Folders that are no layers.
 
     @contextmanager
-    def laid_out(self, tree: Tree, source: str, context: FolderContext) -> Iterator[str]:
+    def laid_out(self, tree: Tree, source: str, context: Context) -> Iterator[str]:
         """A part of a context as a folder, at its place below the root of that folder."""
         with self._store.temp_folder(remove=self._bench.remove) as temp:
             root = temp / "root"

@@ -62,9 +62,9 @@ class Staging:
         stack = list(lowers)
         if upper is None:
             stack.append(self.empty)  # overlayfs wants two layers
-        options = ["lowerdir=" + ":".join(map(_fd_path, stack))]
+        options = ["lowerdir=" + ":".join(map(str, stack))]
         if upper is not None and work is not None:
-            options += [f"upperdir={_fd_path(upper)}", f"workdir={_fd_path(work)}", "volatile"]
+            options += [f"upperdir={upper}", f"workdir={work}", "volatile"]
         if self.user_namespace:
             options.append("userxattr")
         else:
@@ -73,7 +73,11 @@ class Staging:
         os.mkdir(name, 0o700, dir_fd=self.fd)
         flags = syscalls.MS_NODEV if self.attributes else 0
         target = f"{_fd_path(self.fd)}/{name}"
-        syscalls.mount("overlay", target, "overlay", flags, ",".join(options))
+        os.chdir("/proc/self/fd")  # the kernel takes 4 KiB of options: bare numbers of 500 fds fit
+        try:
+            syscalls.mount("overlay", target, "overlay", flags, ",".join(options))
+        finally:
+            os.chdir("/")
         return os.open(name, _DIRECTORY, dir_fd=self.fd)
 
     def attach(self, tree: int) -> int:
