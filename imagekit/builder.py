@@ -294,8 +294,6 @@ class Builder:
             delivery.deliver(output, packer.pack(output))
         if tags and not any(output.push for output in request.outputs):
             delivery.fetch_all(packed)
-        if tags and not any(output.push for output in request.outputs):
-            delivery.fetch_all(packed)
         for tag in tags:
             self._tag(packed, tag)
         return Result(
