@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "disk": {"oci", "layer", "dockerfile.ignore", "dockerfile.globs", "store"},
     "registry": {"oci", "store.roles"},
     "sandbox": {"oci"},
+    "fetch": {"oci", "registry.calls", "registry.transport"},
     "executor": {"oci", "dockerfile", "plan", "layer", "disk", "store", "sandbox"},
     "packer": {"oci", "store"},
 }
@@ -43,6 +44,7 @@ PURE = (
     "packer/index.py",
     "packer/spec.py",
     "sandbox/base.py",
+    "fetch/reach.py",
 )
 IMPURE_IMPORTS = {"os", "pathlib", "socket", "subprocess", "time", "httpx", "shutil", "tempfile"}
 
@@ -141,7 +143,7 @@ def test_only_the_command_line_and_progress_write_to_the_terminal() -> None:
     wrong = [
         f"{relative}:{node.lineno}"
         for relative, tree in modules()
-        if relative not in {"cli.py", "progress.py", "terminal.py"}
+        if relative not in {"progress.py", "terminal.py"} and folder_of(relative) != "cli"
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"print", "sys.exit"}
         if relative != "__main__.py" and not relative.startswith("sandbox/helper")
