@@ -81,15 +81,25 @@ def excerpt(lines: Sequence[str], span: Span) -> str:
     return "\n".join(shown)
 
 
+def _printable(text: str) -> str:
+    """The text with a replacement character for each byte of a name that was not UTF-8."""
+    if text.isascii():
+        return text
+    return "".join("\ufffd" if "\ud800" <= char <= "\udfff" else char for char in text)
+
+
 class ImagekitError(Exception):
-    """The base of all errors of this library."""
+    """The base of all errors of this library.
+
+    Message and hint can be encoded, whatever bytes the names in them were made of.
+    """
 
     default_code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, hint: str = "", code: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _printable(message)
+        super().__init__(self.message)
+        self.hint = _printable(hint)
         self.code = code or self.default_code
 
     def __str__(self) -> str:
@@ -133,7 +143,7 @@ class DockerfileError(ImagekitError):
         """The lines of the span with their numbers and, where a column is known, a caret."""
         if self.span is None or not self.source:
             return ""
-        return excerpt(self.source.split("\n"), self.span)
+        return excerpt(_printable(self.source).split("\n"), self.span)
 
 
 class DockerfileSyntaxError(DockerfileError):
