@@ -200,6 +200,23 @@ class FolderContext:
             for entry in entries
         ]
 
+    def unknown_size(self, paths: Iterable[str]) -> int:
+        """How many bytes of these files nobody has read yet."""
+        known = self._known
+        return sum(known[p].size for p in paths if p in known and not known[p].digest)
+
+    def learn(self, found: Iterable[tuple[str, bytes, Xattrs]]) -> None:
+        """Note the digests and attributes of files that were read elsewhere.
+
+        Args:
+            found: paths, digests and attributes of files that `read_unknown` or `chunks` gave,
+                which checked that they look as they did when they were scanned.
+        """
+        with self._lock:
+            for path, digest, xattrs in found:
+                self._known[path] = Known(*self._known[path][:5], digest, xattrs)
+                self._dirty = True
+
     def save(self) -> None:
         """Keep what was learnt in the stat cache, if anything was; `close` does it too."""
         with self._lock:
@@ -222,22 +239,25 @@ class FolderContext:
             with self._lock:
                 self._known[path] = known
                 self._dirty = True
-        return entry._replace(
-            mode=known.mode & 0o7777,
-            mtime=known.mtime_ns // 1_000_000_000,
-            size=known.size,
-            digest=known.digest,
-            xattrs=known.xattrs,
-        )
+        size, mtime_ns, _, _, mode, digest, xattrs = known
+        mtime = mtime_ns // 1_000_000_000
+        where, inode = entry.where, entry.inode
+        return Entry(FILE, mode & 0o7777, 0, 0, mtime, size, "", digest, where, inode, xattrs)
 
     def _hash(self, path: str) -> Known:
         for _ in range(2):  # once more for a file that is just being written (C-2)
             fd = self._open(path)
             try:
                 before = _look(os.fstat(fd))
+                if not stat.S_ISREG(before[4]):
+                    raise changed(path)
                 hashed = hashlib.sha256()
-                while chunk := os.read(fd, CHUNK):
+                left = before[0] + 1
+                while left > 0 and (chunk := os.read(fd, min(CHUNK, left))):
                     hashed.update(chunk)
+                    left -= len(chunk)
+                    if left == 1:
+                        break  # all that there was; that there is no more, fstat says
                 xattrs = read_xattrs(fd)
                 if _look(os.fstat(fd)) == before:
                     return Known(*before, hashed.digest(), xattrs)
@@ -261,16 +281,55 @@ class FolderContext:
         path = _path(entry)
         fd = self._open(path)
         try:
-            before = os.fstat(fd)
             data = os.read(fd, size + 1)
-            self._check(path, before)
-            if len(data) != size or _look(os.fstat(fd)) != _look(before):
-                raise changed(path)
+            self._check(path, os.fstat(fd))  # what it was at the scan, so it did not change since
         except OSError as exc:
             raise unreadable(path, exc) from exc
         finally:
             os.close(fd)
+        if len(data) != size:
+            raise changed(path)
         return data
+
+    def read_unknown(self, entry: Entry) -> tuple[bytes, Xattrs] | None:
+        """The content and the attributes of a file that was not digested, opened once for both.
+
+        None for a file of 1 MiB and more: its attributes are those of `attributes`.
+
+        Raises:
+            ContextError: as `read_small`.
+        """
+        size = entry.size
+        if size >= SMALL:
+            return None
+        path = _path(entry)
+        fd = self._open(path)
+        try:
+            data = os.read(fd, size + 1)
+            xattrs = read_xattrs(fd)
+            self._check(path, os.fstat(fd))
+        except OSError as exc:
+            raise unreadable(path, exc) from exc
+        finally:
+            os.close(fd)
+        if len(data) != size:
+            raise changed(path)
+        return data, xattrs
+
+    def attributes(self, entry: Entry) -> Xattrs:
+        """The extended attributes of a file.
+
+        Raises:
+            ContextError: it cannot be read.
+        """
+        path = _path(entry)
+        fd = self._open(path)
+        try:
+            return read_xattrs(fd)
+        except OSError as exc:
+            raise unreadable(path, exc) from exc
+        finally:
+            os.close(fd)
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """The content of a file in pieces of up to 1 MiB.
@@ -304,7 +363,11 @@ class FolderContext:
     # Descriptors.
 
     def _open(self, path: str) -> int:
-        """A descriptor of a regular file; no link is followed, no pipe waited for."""
+        """A descriptor of what was a regular file; no link is followed, no pipe waited for.
+
+        Whoever reads it compares what `fstat` says with what the scan saw: that tells whether it
+        still is one.
+        """
         head, _, name = path.rpartition("/")
         try:
             with self._lock:
@@ -315,9 +378,6 @@ class FolderContext:
             if exc.errno in (errno.ELOOP, errno.ENXIO):
                 raise changed(path) from exc
             raise unreadable(path, exc) from exc
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise changed(path)
         return fd
 
     def _folder(self, path: str) -> int:

@@ -13,7 +13,7 @@ Spec: image-spec layer.md, "Creating" and "Representing Changes".
 
 import hashlib
 from collections.abc import Iterator
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 from imagekit.errors import BadWhiteoutError, DigestMismatchError, LayerError
 from imagekit.layer.changes import Changes
@@ -52,6 +52,10 @@ _TYPES: Final = {
 _PADS: Final = tuple(bytes(-size % BLOCK) for size in range(BLOCK))
 
 
+Xattrs = tuple[tuple[str, bytes], ...]
+"""Names and values, sorted by name."""
+
+
 class Contents(Protocol):
     """Where the bytes of files are read."""
 
@@ -60,6 +64,17 @@ class Contents(Protocol):
 
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """The content of a file, exactly `entry.size` bytes in pieces of any size."""
+
+
+@runtime_checkable
+class FirstLook(Protocol):
+    """Contents whose files may not have been looked into: those without a digest."""
+
+    def read_unknown(self, entry: Entry) -> tuple[bytes, Xattrs] | None:
+        """Content and extended attributes at once; None for a file of 1 MiB and more."""
+
+    def attributes(self, entry: Entry) -> Xattrs:
+        """The extended attributes of a file."""
 
 
 class Sink(Protocol):
@@ -218,6 +233,8 @@ class _Writer:
     def __init__(self, contents: Contents, sink: Sink, *, epoch: int | None, verify: bool) -> None:
         self.blocks = _Blocks(sink)
         self._contents = contents
+        self._first_look = contents if isinstance(contents, FirstLook) else None
+        self._originals: dict[str, Entry] = {}
         self._verify = verify
         self._epoch = MTIME_MAX if epoch is None else min(epoch, MTIME_MAX)
         self._owners: dict[tuple[int, int, int], bytes] = {}
@@ -271,12 +288,23 @@ class _Writer:
         """A file and its content; or a hard link, if it is another name of one already written."""
         if entry.inode and self._link(path, entry):
             return
+        data = None
+        if self._first_look is not None and not entry.digest:
+            if entry.inode:
+                self._originals[path] = entry
+            entry, data = self._looked_into(entry, self._first_look)
         mtime = entry.mtime
         if mtime > self._epoch or mtime < MTIME_MIN:
             mtime = self._time(mtime)
         self._header(path, entry, b"0", mtime)
         at = self.blocks.offset
-        self._members[path] = _Placed(entry, mtime, self._content(path, entry), at)
+        self._members[path] = _Placed(entry, mtime, self._content(path, entry, data), at)
+
+    def _looked_into(self, entry: Entry, contents: FirstLook) -> tuple[Entry, bytes | None]:
+        """A file with its attributes, and its content if it is small."""
+        found = contents.read_unknown(entry)
+        data, xattrs = (None, contents.attributes(entry)) if found is None else found
+        return (entry._replace(xattrs=xattrs) if xattrs else entry), data
 
     def _time(self, mtime: int) -> int:
         return max(MTIME_MIN, min(mtime, self._epoch))
@@ -288,7 +316,7 @@ class _Writer:
         if first is path:
             return False
         known = self._members[first]
-        if _bare(known.entry) != _bare(entry):
+        if _bare(self._originals.get(first, known.entry)) != _bare(entry):
             return False  # one inode, two faces: only separate files can keep both
         header = known.entry._replace(size=0, link=first, xattrs=())
         self._header(path, header, b"1", known.mtime)
@@ -296,11 +324,12 @@ class _Writer:
         self._members[path] = known
         return True
 
-    def _content(self, path: str, entry: Entry) -> bytes:
+    def _content(self, path: str, entry: Entry, data: bytes | None) -> bytes:
         """Write the content and padding of a file; its digest."""
         size = entry.size
         if size < SMALL:
-            data = self._contents.read_small(entry) if size else b""
+            if data is None:
+                data = self._contents.read_small(entry) if size else b""
             if data is not None:
                 if len(data) != size:
                     raise _wrong_size(path, size, len(data))
