@@ -156,7 +156,9 @@ class PlainProgress:
                 return [f"# RUN steps are isolated by: {event.backend} ({event.reason})"]
             case Warned():
                 place = f" (line {event.span.line})" if event.span else ""
-                return [f"# WARNING {event.code}: {escape_control(event.message)}{place}"]
+                shown = map(escape_control, event.excerpt.split("\n") if event.excerpt else ())
+                head = f"# WARNING {event.code}: {escape_control(event.message)}{place}"
+                return [head, *(f"# {line}" for line in shown)]
             case Transfer():
                 return self._transfer(event)
             case BuildFinished():

@@ -74,7 +74,7 @@ class TerminalProgress:
         with self._lock:
             self._take(event)
 
-    def _take(self, event: Event) -> None:  # noqa: C901 - one case an event
+    def _take(self, event: Event) -> None:  # noqa: C901, PLR0912 - one case an event
         match event:
             case BuildStarted():
                 self._total = len(event.steps)
@@ -99,6 +99,8 @@ class TerminalProgress:
                 self._transfers[event.name] = event
             case Warned():
                 self._keep("!!", f"{event.code}: {event.message}", "", "yellow")
+                for line in event.excerpt.split("\n") if event.excerpt else ():
+                    self._keep("  ", line, "", "dim")
             case BuildFinished():
                 head = f"[+] Built in {event.seconds:.1f}s ({self._done}/{self._total})"
                 self._console.print(head, style="bold")

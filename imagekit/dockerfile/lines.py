@@ -5,7 +5,7 @@ has heredocs is for its caller to say, who then asks for their bodies.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from attrs import frozen
 
@@ -78,23 +78,37 @@ def with_word(lines: Sequence[str], span: Span, word: str) -> Span:
         span: whose column, if it has one, says where the first line starts to count.
         word: as it stands there; lines of comments are left out.
     """
-    if not word:
-        return span
-    at = max(0, span.column - 1)
+    if word:
+        for number, line, at in _lines_of(lines, span):
+            found = line.find(word, at)
+            if found >= 0:
+                return _narrowed(span, number, found, found + len(word))
+    return span
+
+
+def with_variable(lines: Sequence[str], span: Span, name: str) -> Span:
+    """Return `span` with the columns of `$name` or `${name`; arguments as in `with_word`."""
+    pattern = re.compile(rf"\$(?:{re.escape(name)}\b|{{{re.escape(name)}\b[^}}]*}}?)")
+    for number, line, at in _lines_of(lines, span):
+        found = pattern.search(line, at)
+        if found:
+            return _narrowed(span, number, found.start(), found.end())
+    return span
+
+
+def _lines_of(lines: Sequence[str], span: Span) -> Iterator[tuple[int, str, int]]:
+    """The number of each line of a span, its text, and where in it to start."""
     for number in range(span.line, min(span.end_line, len(lines)) + 1):
         line = lines[number - 1]
-        is_comment = number > span.line and line.lstrip(BLANKS).startswith("#")
-        found = -1 if is_comment else line.find(word, at)
-        if found >= 0:
-            return Span(
-                span.line,
-                span.end_line,
-                found + 1,
-                found + 1 + len(word),
-                number if number > span.line else 0,
-            )
-        at = 0
-    return span
+        if number == span.line:
+            yield number, line, max(0, span.column - 1)
+        elif not line.lstrip(BLANKS).startswith("#"):
+            yield number, line, 0
+
+
+def _narrowed(span: Span, number: int, start: int, end: int) -> Span:
+    line = number if number > span.line else 0
+    return Span(span.line, span.end_line, start + 1, end + 1, line)
 
 
 class LineReader:

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from imagekit.dockerfile.directives import check_directive
 from imagekit.dockerfile.ignore import Matcher
-from imagekit.dockerfile.lines import with_word
+from imagekit.dockerfile.lines import with_variable, with_word
 from imagekit.dockerfile.words import BLANKS
 from imagekit.errors import DockerfileError, Span, UsageError, excerpt
 from imagekit.events import Warned
@@ -119,7 +119,8 @@ class Finding:
         rule: which.
         detail: what it says of this place.
         span: the instruction.
-        word: the part of it that is meant, if it stands there as it is.
+        word: the part of it that is meant, if it stands there as it is; `$NAME` is a variable,
+            with or without braces.
     """
 
     rule: Rule
@@ -232,7 +233,11 @@ def as_warnings(findings: Iterable[Finding], *, source: str, filename: str) -> t
     lines = source.split("\n")
     warnings = []
     for finding in findings:
-        span = with_word(lines, finding.span, finding.word)
+        word = finding.word
+        if word.startswith("$"):
+            span = with_variable(lines, finding.span, word[1:])
+        else:
+            span = with_word(lines, finding.span, word)
         warnings.append(
             Warned(
                 code=finding.rule.name,
