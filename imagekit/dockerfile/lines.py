@@ -19,6 +19,9 @@ MAX_FILE = 1 << 20
 MAX_LINE = 65535
 """Bytes that one physical line may have, without its line feed."""
 
+_SEARCHED = 120
+"""Lines of an instruction that are searched for a word: there may be a search for each line."""
+
 _BOM = "\ufeff"
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
@@ -98,7 +101,8 @@ def with_variable(lines: Sequence[str], span: Span, name: str) -> Span:
 
 def _lines_of(lines: Sequence[str], span: Span) -> Iterator[tuple[int, str, int]]:
     """The number of each line of a span, its text, and where in it to start."""
-    for number in range(span.line, min(span.end_line, len(lines)) + 1):
+    last = min(span.end_line, span.line + _SEARCHED, len(lines))
+    for number in range(span.line, last + 1):
         line = lines[number - 1]
         if number == span.line:
             yield number, line, max(0, span.column - 1)

@@ -13,7 +13,7 @@ from attrs import frozen
 
 from imagekit.dockerfile.directives import check_directive
 from imagekit.dockerfile.ignore import Matcher
-from imagekit.dockerfile.lines import with_variable, with_word
+from imagekit.dockerfile.lines import printable, with_variable, with_word
 from imagekit.dockerfile.words import BLANKS
 from imagekit.errors import DockerfileError, Span, UsageError, excerpt
 from imagekit.events import Warned
@@ -241,7 +241,7 @@ def as_warnings(findings: Iterable[Finding], *, source: str, filename: str) -> t
         warnings.append(
             Warned(
                 code=finding.rule.name,
-                message=finding.detail,
+                message=printable(finding.detail),
                 span=span,
                 filename=filename,
                 description=finding.rule.description,

@@ -74,6 +74,7 @@ class StageState:
         image: the config so far.
         env: what words and RUN see: the config's variables and the ARGs, the latest last.
         args: declared so far, those of the base stage first.
+        declared: the same by name.
         changes: to the config that `settled` makes: what a stage may have thousands of.
         history: new lines of it that `settled` adds.
         workdir: with `/` on every platform.
@@ -86,6 +87,7 @@ class StageState:
     image: ImageConfig
     env: Variables = field(factory=Variables)
     args: Log[ArgValue] = field(factory=Log)
+    declared: Variables = field(factory=Variables)
     changes: Log[Change] = field(factory=Log)
     history: Log[History] = field(factory=Log)
     workdir: str = "/"
@@ -105,7 +107,8 @@ class StageState:
 
     def with_args(self, *args: ArgValue) -> "StageState":
         """The same with more arguments declared."""
-        return evolve(self, args=self.args.plus(*args))
+        declared = self.declared.plus((arg.name, arg.value or "") for arg in args)
+        return evolve(self, args=self.args.plus(*args), declared=declared)
 
     def with_config(self, config: ContainerConfig) -> "StageState":
         """The same with another container config."""
@@ -207,9 +210,8 @@ class StageScope:
 
     def _check_unset(self, state: StageState, command: Command, names: tuple[str, ...]) -> None:
         """Report variables that are neither set nor declared."""
-        declared = {arg.name for arg in state.args}.union(NOT_IN_ENVIRONMENT) if names else ()
         for name in names:
-            if name not in declared:
+            if name not in state.declared and name not in NOT_IN_ENVIRONMENT:
                 near = self.checks.suggestion(name, state.env, sign="$")
                 self.warn(command, rules.UNDEFINED_VAR, name, near, word=f"${name}")
 
