@@ -113,6 +113,7 @@ class DockerfileError(ImagekitError):
         filename: as given to `parse`.
         span: where; None when the whole file is meant.
         source: the text of the file, for the excerpt; empty when not at hand.
+        others: further errors of the same file that were found along with this one, by line.
     """
 
     default_code = "other"
@@ -131,6 +132,7 @@ class DockerfileError(ImagekitError):
         self.filename = filename
         self.span = span
         self.source = source
+        self.others: tuple[DockerfileError, ...] = ()
 
     @property
     def place(self) -> str:

@@ -4,6 +4,7 @@ These are the typed forms before any expansion: words still carry their quotes a
 the author wrote them. What each of them means is decided in `plan`.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar, TypeAlias
 
 from attrs import frozen
@@ -428,6 +429,7 @@ class SyntaxTree:
         escape: the character that continues lines and quotes, `\\` or a backquote.
         directives: the header, as a strict reader sees it.
         syntax: the frontend that the file asks for.
+        has_bom: a byte order mark stood before the text.
     """
 
     filename: str
@@ -437,6 +439,7 @@ class SyntaxTree:
     syntax: SyntaxDirective | None
     nodes: tuple[Node, ...]
     warnings: tuple[EmptyContinuation, ...]
+    has_bom: bool = False
 
 
 @frozen(kw_only=True)
@@ -445,7 +448,7 @@ class Dockerfile:
 
     Attributes:
         filename: as given to `parse`, for errors.
-        source: the text, for errors.
+        source: the text without a byte order mark; bytes that are not UTF-8 are lone surrogates.
         escape: the character that continues lines and quotes in words.
         directives: the header's parser directives.
         syntax: the frontend that the file asks for, or None.
@@ -453,6 +456,7 @@ class Dockerfile:
         stages: in file order; none if the file has only ARGs, which the stage graph refuses.
         warnings: what the grammar accepts and an author should not write.
         nodes: the untyped instructions.
+        has_bom: a byte order mark stood before the text.
     """
 
     filename: str
@@ -464,3 +468,12 @@ class Dockerfile:
     stages: tuple[Stage, ...]
     warnings: tuple[EmptyContinuation, ...]
     nodes: tuple[Node, ...]
+    has_bom: bool = False
+
+    @property
+    def instructions(self) -> Iterator[Instruction]:
+        """All instructions, in file order."""
+        yield from self.global_args
+        for stage in self.stages:
+            yield stage.from_
+            yield from stage.commands

@@ -115,6 +115,14 @@ def _narrowed(span: Span, number: int, start: int, end: int) -> Span:
     return Span(span.line, span.end_line, start + 1, end + 1, line)
 
 
+def split_escape(line: str, escape: str) -> tuple[str, bool]:
+    """Cut the escape that continues a line; one behind another escape does not continue it."""
+    bare = line.rstrip(" \t")
+    if bare.endswith(escape) and bare[-2:-1] != escape:
+        return bare[:-1], True
+    return line, False
+
+
 class LineReader:
     """Reads a text from top to bottom.
 
@@ -150,7 +158,7 @@ class LineReader:
                 if not is_directive:
                     _collect(comments, raw)
                 continue
-            text, continues = self._split_escape(stripped)
+            text, continues = split_escape(stripped, self.escape)
             if continues or text:
                 return self._join(raw, text, tuple(comments), continues=continues)
         return None
@@ -207,7 +215,7 @@ class LineReader:
             if not bare:
                 has_blank = True
                 continue
-            piece, continues = self._split_escape(line)
+            piece, continues = split_escape(line, self.escape)
             pieces.append(piece)
         return LogicalLine(
             text="".join(pieces),
@@ -217,13 +225,6 @@ class LineReader:
             comments=comments,
             has_blank=has_blank,
         )
-
-    def _split_escape(self, line: str) -> tuple[str, bool]:
-        """Cut the escape that continues the line; one behind another escape does not."""
-        bare = line.rstrip(" \t")
-        if bare.endswith(self.escape) and bare[-2:-1] != self.escape:
-            return bare[:-1], True
-        return line, False
 
     def _header(self, line: str) -> bool:
         """Take a line as parser directive, or end the header."""

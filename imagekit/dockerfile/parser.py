@@ -4,6 +4,8 @@ Two passes. `parse_tree` needs the grammar alone and gives untyped nodes; `build
 its type, checks its arguments and flags, and sorts the instructions into stages.
 """
 
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 from attrs import evolve
@@ -35,6 +37,9 @@ from imagekit.errors import DockerfileSyntaxError, ExpansionError, Span
 MAX_INSTRUCTIONS = 10_000
 """Instructions that a Dockerfile may have."""
 
+MAX_ERRORS = 20
+"""Errors that are told at a time."""
+
 
 def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
     """Return the stages and instructions of a Dockerfile.
@@ -47,7 +52,8 @@ def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
 
     Raises:
         DockerfileSyntaxError: with the span of the instruction, the column of the word that is
-            wrong where that stands in its first line, and a hint where there is a likely fix.
+            wrong where that stands in its first line, and a hint where there is a likely fix;
+            the other wrong instructions are in `others`.
 
     Spec: Dockerfile reference, Format; where BuildKit differs, BuildKit.
     """
@@ -58,12 +64,14 @@ def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree
     """Return the untyped instructions of a Dockerfile; arguments as in `parse`.
 
     Raises:
-        DockerfileSyntaxError: of the grammar alone; unknown instructions pass.
+        DockerfileSyntaxError: of the grammar alone; unknown instructions pass, but if there is
+            another error, they are among its `others`.
     """
     source = decode(text, filename)
     reader = LineReader(source, filename)
     nodes: list[Node] = []
     warnings: list[EmptyContinuation] = []
+    errors: list[DockerfileSyntaxError] = []
     while (line := reader.next_line()) is not None:
         if line.has_blank:
             warnings.append(EmptyContinuation(span=Span(line.end, line.end)))
@@ -73,7 +81,14 @@ def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree
                 "too-many-instructions",
                 line.start,
             )
-        nodes.append(_read_instruction(reader, line))
+        try:
+            nodes.append(_read_instruction(reader, line))
+        except _LineError as exc:
+            errors.append(exc.error)
+            if len(errors) == MAX_ERRORS:
+                break
+    if errors:
+        raise _together(errors, _Builder(nodes, filename, source).errors)
     if not nodes:
         raise reader.fail("the file has no instructions", "no-instructions", reader.number)
     return SyntaxTree(
@@ -84,47 +99,31 @@ def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree
         syntax=detect_syntax(source),
         nodes=tuple(nodes),
         warnings=tuple(warnings),
+        has_bom=_has_bom(text),
     )
+
+
+def _has_bom(text: str | bytes) -> bool:
+    return text.startswith("\ufeff") if isinstance(text, str) else text.startswith(BOM_UTF8)
 
 
 def build_file(tree: SyntaxTree) -> Dockerfile:
     """Return the typed form of a tree.
 
     Raises:
-        DockerfileSyntaxError: an instruction that is unknown or whose arguments are wrong.
+        DockerfileSyntaxError: an instruction that is unknown or whose arguments are wrong; the
+            others that are wrong are in its `others`.
     """
-    source = printable(tree.source)
-    lines = source.split("\n")
-    global_args: list[Arg] = []
-    stages: list[tuple[From, list[Command]]] = []
-    for node in tree.nodes:
-        span = _span(lines, node, node.word)
-        try:
-            instruction = build(node, span)
-        except (GrammarError, ExpansionError) as error:
-            _fail(error, lines, node, tree.filename, source)
-        if isinstance(instruction, From):
-            stages.append((instruction, []))
-        elif stages:
-            stages[-1][1].append(instruction)
-        elif isinstance(instruction, Arg):
-            global_args.append(instruction)
-        else:
-            raise DockerfileSyntaxError(
-                f"{node.cmd.upper()} stands before the first FROM",
-                span=span,
-                filename=tree.filename,
-                source=source,
-                hint="only ARG may stand above FROM",
-                code="no-stages",
-            )
+    built = _Builder(tree.nodes, tree.filename, tree.source)
+    if built.errors:
+        raise _together(built.errors)
     return Dockerfile(
         filename=tree.filename,
         source=tree.source,
         escape=tree.escape,
         directives=tree.directives,
         syntax=tree.syntax,
-        global_args=tuple(global_args),
+        global_args=tuple(built.global_args),
         stages=tuple(
             Stage(
                 index=index,
@@ -132,11 +131,75 @@ def build_file(tree: SyntaxTree) -> Dockerfile:
                 doc=doc_comment(start.comments, start.name),
                 commands=tuple(commands),
             )
-            for index, (start, commands) in enumerate(stages)
+            for index, (start, commands) in enumerate(built.stages)
         ),
         warnings=tree.warnings,
         nodes=tree.nodes,
+        has_bom=tree.has_bom,
     )
+
+
+class _Builder:
+    """Gives nodes their types and sorts them into stages.
+
+    Attributes:
+        global_args: those above the first FROM.
+        stages: each FROM with what follows it.
+        errors: in file order, at most MAX_ERRORS; if there are any, the rest is of no use.
+    """
+
+    def __init__(self, nodes: Iterable[Node], filename: str, source: str) -> None:
+        self._filename = filename
+        self._source = printable(source)
+        self._lines = self._source.split("\n")
+        self._has_from = False
+        self.global_args: list[Arg] = []
+        self.stages: list[tuple[From, list[Command]]] = []
+        self.errors: list[DockerfileSyntaxError] = []
+        for node in nodes:
+            self._add(node)
+            if len(self.errors) == MAX_ERRORS:
+                break
+
+    def _add(self, node: Node) -> None:
+        span = _span(self._lines, node, node.word)
+        # What follows a FROM that is wrong is no second mistake.
+        is_below = self._has_from
+        self._has_from = is_below or node.cmd == "from"
+        try:
+            instruction = build(node, span)
+        except (GrammarError, ExpansionError) as error:
+            self._has_from = True  # An unknown instruction may well be meant as FROM.
+            self.errors.append(_failure(error, self._lines, node, self._filename, self._source))
+            return
+        if isinstance(instruction, From):
+            self.stages.append((instruction, []))
+        elif self.stages:
+            self.stages[-1][1].append(instruction)
+        elif isinstance(instruction, Arg):
+            self.global_args.append(instruction)
+        elif not is_below:
+            self._has_from = True  # That the first FROM is too late is said once.
+            self.errors.append(
+                DockerfileSyntaxError(
+                    f"{node.cmd.upper()} stands before the first FROM",
+                    span=span,
+                    filename=self._filename,
+                    source=self._source,
+                    hint="only ARG may stand above FROM",
+                    code="no-stages",
+                )
+            )
+
+
+def _together(
+    errors: Sequence[DockerfileSyntaxError], more: Sequence[DockerfileSyntaxError] = ()
+) -> DockerfileSyntaxError:
+    """The first of the errors, the others with it in the order of their lines."""
+    first, *rest = errors
+    found = sorted((*rest, *more), key=lambda error: error.span.line if error.span else 0)
+    first.others = tuple(found[: MAX_ERRORS - 1])
+    return first
 
 
 def parse_onbuild(
@@ -188,6 +251,14 @@ def parse_onbuild(
     return instruction
 
 
+class _LineError(Exception):
+    """One line is wrong; those below can be read."""
+
+    def __init__(self, error: DockerfileSyntaxError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 def _read_instruction(reader: LineReader, line: LogicalLine) -> Node:
     try:
         node = read_node(line.text, reader.escape, start=line.start, end=line.end)
@@ -197,7 +268,8 @@ def _read_instruction(reader: LineReader, line: LogicalLine) -> Node:
         word = error.word if isinstance(error, GrammarError) else ""
         place = Span(line.start, line.end)
         failure.span = with_word(failure.source.split("\n"), place, printable(word))
-        raise failure from error
+        failure.__cause__ = error
+        raise _LineError(failure) from error
     heredocs: list[Heredoc] = []
     for heredoc in announced:
         body = reader.heredoc(heredoc.name, chomp=heredoc.chomp)
@@ -219,22 +291,24 @@ def _read_instruction(reader: LineReader, line: LogicalLine) -> Node:
     )
 
 
-def _fail(
+def _failure(
     error: GrammarError | ExpansionError,
     lines: list[str],
     node: Node,
     filename: str,
     source: str,
-) -> NoReturn:
+) -> DockerfileSyntaxError:
     word = error.word if isinstance(error, GrammarError) else ""
-    raise DockerfileSyntaxError(
+    failure = DockerfileSyntaxError(
         printable(str(error)),
         span=_span(lines, node, word),
         filename=filename,
         source=source,
         hint=getattr(error, "hint", ""),
         code=error.code,
-    ) from error
+    )
+    failure.__cause__ = error
+    return failure
 
 
 def _span(lines: list[str], node: Node, word: str) -> Span:
