@@ -25,7 +25,7 @@ from imagekit.delivery import Delivery, Packed, Packer
 from imagekit.dockerfile.instructions import Dockerfile
 from imagekit.dockerfile.parser import parse
 from imagekit.errors import DockerfileError, ImagekitError, NotFoundError, UsageError
-from imagekit.events import BuildFinished, Observer
+from imagekit.events import BuildFinished, Event, Observer
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.contexts import Contexts
 from imagekit.executor.engine import Engine, Policy
@@ -164,17 +164,37 @@ class Result:
         return found
 
 
+class _OneAtATime:
+    """An observer that threads wait for, as `events.Observer` promises."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+        self._lock = threading.RLock()
+
+    def __call__(self, event: Event) -> None:
+        with self._lock:
+            self._observer(event)
+
+
 class Builder:
     """Builds against one store."""
 
     def __init__(self, store: Store, observer: Observer, cancellation: Cancellation) -> None:
         self._store = store
-        self._observer = observer
-        self._cancellation = cancellation
+        self._observer = _OneAtATime(observer)
+        self._caller = cancellation
+        self._cancellation = Cancellation()  # of this build: a failure is none of the caller's
 
     def build(self, request: Request) -> Result:
         """Carry out a request; see `imagekit.build`."""
         request.check()
+        forget = self._caller.subscribe(self._cancellation.cancel)
+        try:
+            return self._build_leased(request)
+        finally:
+            forget()
+
+    def _build_leased(self, request: Request) -> Result:
         began = time.monotonic()
         tags = [str(Reference.parse(tag).with_default_tag()) for tag in request.tags]
         with (

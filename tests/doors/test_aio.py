@@ -1,6 +1,8 @@
 """The same API on an event loop."""
 
 import asyncio
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -91,20 +93,45 @@ def test_a_cancellation_ends_a_blocking_build(busybox: Project) -> None:
     assert left(busybox.store) == []
 
 
-def test_an_observer_is_called_for_one_event_at_a_time(busybox: Project) -> None:
-    need_root()
-    inside = 0
-    most = 0
+def test_a_failure_does_not_cancel_what_else_the_caller_does(project: Project) -> None:
+    cancellation = Cancellation()
+    with pytest.raises(DockerfileError):
+        project.build("FROM scratch\nCOPY missing /\n", cancellation=cancellation)
+    with pytest.raises(DockerfileError):
+        project.write({"a": "a"}).build(
+            "FROM scratch\nCOPY a /a/\nCOPY a /a/a/b\n", cancellation=cancellation
+        )
+    assert not cancellation.is_set()
+    project.build("FROM scratch\nCOPY a /\n", cancellation=cancellation)
+
+
+def test_a_build_with_a_cancellation_that_was_made_before_does_nothing(project: Project) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(CancelledError):
+        project.write({"a": "a"}).build("FROM scratch\nCOPY a /\n", cancellation=cancellation)
+
+
+def test_an_observer_is_called_for_one_event_at_a_time(project: Project) -> None:
+    inside = threading.Lock()
+    overlaps = 0
 
     def watch(event: Event) -> None:
-        nonlocal inside, most
-        inside += 1
-        most = max(most, inside)
-        sum(range(20_000))
+        nonlocal overlaps
         del event
-        inside -= 1
+        free = inside.acquire(blocking=False)
+        overlaps += not free
+        sum(range(1_000))
+        if free:
+            inside.release()
 
-    text = "FROM busybox AS a\nRUN seq 300\nFROM busybox AS b\nRUN seq 301\nFROM scratch\n"
-    text += "COPY --from=a /etc/passwd /a\nCOPY --from=b /etc/passwd /b\n"
-    busybox.build(text, observer=watch, jobs=2)
-    assert most == 1
+    stages = "".join(f"FROM scratch AS s{n}\nCOPY a /{n}\n" for n in range(12))
+    copies = "".join(f"COPY --from=s{n} /{n} /{n}\n" for n in range(12))
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        text = f"{stages}FROM scratch\n{copies}"
+        project.write({"a": "a"}).build(text, observer=watch, jobs=4)
+    finally:
+        sys.setswitchinterval(switching)
+    assert overlaps == 0

@@ -31,6 +31,7 @@ FILES = {"lib.txt": "lib", "app.txt": "app", "unused.txt": "unused"}
 def test_an_unchanged_build_executes_and_writes_nothing(project: Project) -> None:
     project.write(FILES)
     first = project.build(THREE, output=())
+    project.build(output=())  # learns what was too new to be believed (racy timestamps)
     before = listing(project.store)
     again = project.build(output=())
     assert again.ran == []
@@ -44,6 +45,7 @@ def test_an_unchanged_build_with_run_writes_nothing(busybox: Project) -> None:
     busybox.write(FILES)
     text = "FROM busybox\nCOPY lib.txt /\nRUN echo 1 > /one\nENV A=1\n"
     first = busybox.build(text, tags=["app"], output=())
+    busybox.build(tags=["app"], output=())  # learns what was too new to be believed
     before = listing(busybox.store)
     again = busybox.build(tags=["app"], output=())
     assert (again.ran, again.sandboxes) == ([], [])

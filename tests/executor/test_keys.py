@@ -159,20 +159,36 @@ def test_the_epoch_counts_for_what_a_copy_makes_itself(op: Copy, epoch: int) -> 
     assert key(attrs.evolve(op, epoch=epoch)) != key(op)
 
 
-@pytest.mark.parametrize("kind", [Copy, Exec, Mkdir, Fetch])
-def test_every_field_of_an_operation_was_thought_of(kind: type[Any]) -> None:
-    left_out = {
-        Exec: {"proxy_env"},
-        Copy: set[str](),
-        Mkdir: set[str](),
-        Fetch: set[str](),
-    }
-    counted = {
-        Exec: "argv env cwd user mounts network security devices hostname extra_hosts ulimits"
-        " shm_size",
-        Copy: "sources dest chown chmod exclude parents link kind epoch",
-        Mkdir: "path owner epoch",
-        Fetch: "url kind filename checksum ref subdir submodules keep_git_dir commit_times",
-    }
-    names = {field.name for field in attrs.fields(kind)}
-    assert names == set(counted[kind].split()) | left_out[kind]
+CHANGES: dict[str, Any] = {
+    "sources": (CopySource(input=1, path="/changed"),),
+    "exclude": ("changed",),
+    "argv": ("changed",),
+    "env": (("CHANGED", "1"),),
+    "mounts": (TmpfsMount(target="/changed"),),
+    "devices": ("changed",),
+    "extra_hosts": (("changed", "192.0.2.1"),),
+    "ulimits": (("nofile", 1, 1),),
+    "shm_size": 7,
+}
+SIMPLE = [
+    Copy(sources=(InlineFile(name="a", content=b""),), dest="/"),
+    Exec(argv=("true",)),
+    Mkdir(path="/a"),
+    Fetch(url="https://example.com/a", kind="http"),
+]
+FIELDS = [(op, field.name) for op in SIMPLE for field in attrs.fields(type(op))]
+
+
+@pytest.mark.parametrize(("op", "name"), FIELDS, ids=lambda v: v if isinstance(v, str) else "")
+def test_every_field_of_an_operation_counts(op: Any, name: str) -> None:
+    match getattr(op, name):
+        case bool() as flag:
+            value: object = not flag
+        case str():
+            value = "changed"
+        case None:
+            value = 7
+        case _:
+            value = CHANGES.get(name, (("CHANGED", "1"),))
+    counts = name != "proxy_env"
+    assert (key(attrs.evolve(op, **{name: value})) != key(op)) is counts

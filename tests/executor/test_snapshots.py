@@ -1,5 +1,11 @@
 """Layer folders that steps share, and cache folders, when steps run side by side."""
 
+import errno
+import os
+
+import pytest
+
+from imagekit.errors import ImagekitError
 from tests.support.building import Project
 
 TOUCHED = "touch -d @1000 /new /"
@@ -85,3 +91,21 @@ def test_a_cache_that_was_left_half_made_is_made_anew(busybox: Project) -> None:
     half = made.rename(made.with_suffix(".new"))
     (half / "passwd").unlink()
     assert "root" in busybox.build(text, no_cache=True).text("seen")
+
+
+def test_whiteouts_in_an_opaque_folder_are_not_seen(busybox: Project) -> None:
+    busybox.write({"d/.wh..wh..opq": "", "d/.wh.old": "", "d/new": "", "old/old": ""})
+    built = busybox.build("FROM busybox\nCOPY old /d\nCOPY d /d\nRUN ls -A /d > /seen\n")
+    assert built.text("seen") == "new\n"
+
+
+def test_a_full_disk_while_layers_are_laid_out_is_a_typed_error(
+    busybox: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("imagekit.executor.snapshots.Workbench.extract", full)
+    with pytest.raises(ImagekitError, match="No space left") as caught:
+        busybox.build("FROM busybox\nRUN true\n", sandbox="auto")
+    assert caught.value.code == "no-space"
