@@ -85,8 +85,8 @@ def settle(changes: Changes, lower: Tree) -> Changes:
     hidden = set(changes.whiteouts)
     if "" in changes.opaque:
         hidden.update(lower.list(""))
-    hidden = {path for path in hidden if lower.get(path) is not None}
     opaque = {path for path in changes.opaque if path and lower.get(path) is not None}
+    hidden = {p for p in hidden if lower.get(p) is not None and not _is_below(p, opaque)}
     entries: dict[str, Entry] = {}
     needed = (*placed, *hidden, *(f"{path}/." for path in (*implied, *opaque)))
     for path in needed:
@@ -96,6 +96,13 @@ def settle(changes: Changes, lower: Tree) -> Changes:
             parent = parent.rpartition("/")[0]
     entries.update(placed)
     return Changes(entries=entries, whiteouts=frozenset(hidden), opaque=frozenset(opaque))
+
+
+def _is_below(path: str, folders: set[str]) -> bool:
+    """Whether a path is below one of the folders; overlayfs shows whiteouts in opaque ones."""
+    return bool(folders) and any(
+        path[:at] in folders for at, character in enumerate(path) if character == "/"
+    )
 
 
 def stands_alone(changes: Changes, settled: Changes) -> bool:

@@ -24,6 +24,7 @@ from imagekit.layer.tar import Contents
 from imagekit.layer.tree import FILE, IMPLIED, Directory, Entry, Tree, Where, find
 from imagekit.oci.digest import chain_id
 from imagekit.sandbox.base import Folder, Overlay, Root, Sandbox
+from imagekit.store.files import storing
 
 _CHUNK: Final = 1 << 20
 _PRIVATE_COPIES: Final = 64
@@ -84,10 +85,11 @@ class Snapshots:
     def _stacked(self, stack: Sequence[Layer]) -> str:
         return f"c{self._suffix}-{chain_id(layer.diff_id for layer in stack)}".replace(":", "-")
 
+    @storing("cannot lay out a layer")
     def _make(self, stack: Sequence[Layer], alone: str, chain: str) -> str:
         layer, lower = stack[-1], self._layers.tree(stack[:-1])
         changes = self._layers.changes(layer, lower)
-        settled = settle(changes, lower)
+        settled = _without_root(settle(changes, lower))
         if not settled.entries and not settled.whiteouts:
             return ""
         name = alone if stands_alone(changes, settled) else chain
@@ -120,6 +122,7 @@ class Snapshots:
             else:
                 yield self._plain(stack, temp)
 
+    @storing("cannot lay out the root of a step")
     def _overlay(self, stack: Sequence[Layer], temp: Path) -> Writable:
         lower = self._layers.tree(stack)
         upper, work = temp / "upper", temp / "work"
@@ -127,6 +130,7 @@ class Snapshots:
         work.mkdir(mode=0o700)
         root = Overlay(lowers=self.folders(stack), upper=str(upper), work=str(work))
 
+        @storing("cannot keep what a step made")
         def commit() -> Layer:
             found = self._bench.scan_upper(upper)
             layer, changes = self._write(
@@ -140,6 +144,7 @@ class Snapshots:
 
         return Writable(root=root, commit=commit)
 
+    @storing("cannot lay out the root of a step")
     def _plain(self, stack: Sequence[Layer], temp: Path) -> Writable:
         lower = self._layers.tree(stack)
         folder = temp / "root"
@@ -151,6 +156,7 @@ class Snapshots:
             self._extract(stack[height - 1], changes, folder, flat)
         before = self._bench.record(folder)
 
+        @storing("cannot keep what a step made")
         def commit() -> Layer:
             found = self._bench.scan_folder(folder, before)
             layer, _ = self._write(
@@ -174,6 +180,7 @@ class Snapshots:
         """Make the upper folder of a step that of its layer: it need not be laid out again."""
         if self._store.snapshot(name) is not None:
             return
+        self._bench.flat().make_upper(upper, IMPLIED)  # only what is ours can be moved
         with self._store.new_snapshot(name, remove=self._bench.remove) as pending:
             pending.path.rmdir()
             upper.rename(pending.path)
@@ -190,6 +197,7 @@ class Snapshots:
             self._fill(tree, source, context, root, keep_path=True)
             yield str(root)
 
+    @storing("cannot make the folder of a cache mount")
     def cache_folder(
         self, name: str, root: Entry, fill: Callable[[Path], None] = lambda _: None
     ) -> Path:
@@ -232,6 +240,7 @@ class Snapshots:
         finally:
             contents.close()
 
+    @storing("cannot lay out what a step mounts")
     def _fill(
         self, tree: Tree, source: str, contents: Contents, dest: Path, *, keep_path: bool
     ) -> None:
@@ -249,6 +258,11 @@ class Snapshots:
             parent = parent.rpartition("/")[0]
         placed, stream = in_stream(entries, contents)
         self._bench.flat().extract(Changes(entries=placed), stream, dest)
+
+
+def _without_root(changes: Changes) -> Changes:
+    """The changes but for the metadata of the root, which a step's upper folder has."""
+    return evolve(changes, entries={path: e for path, e in changes.entries.items() if path})
 
 
 def _is_exactly(upper: Changes, layer: Changes) -> bool:
