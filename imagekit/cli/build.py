@@ -128,9 +128,9 @@ def _build(arguments: argparse.Namespace) -> int:
 def _collect_rarely() -> None:
     """Spare a short-lived process most of Python's searches for cycles.
 
-    A build makes tens of thousands of small values that live to its end; looking through them again
-    and again was an eighth of its time. For a program that embeds the library this is its own to
-    decide.
+    A build makes tens of thousands of small values that live to its end; looking through them
+    again and again was an eighth of its time. For a program that embeds the library this is its
+    own to decide.
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
