@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,7 @@ from imagekit.sandbox.base import Ulimit
 MAX_SECRET: Final = 500 << 10
 """The most bytes of a secret, as in BuildKit."""
 
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _UNITS: Final = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _ULIMITS: Final = frozenset(
     "core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending"
@@ -121,8 +123,8 @@ def parse_hosts(values: Iterable[str]) -> tuple[tuple[str, str], ...]:
             ipaddress.ip_address(address)
         except ValueError as exc:
             raise UsageError(f"--add-host {text!r}: want NAME:ADDRESS") from exc
-        if not name:
-            raise UsageError(f"--add-host {text!r}: want NAME:ADDRESS")
+        if not _HOST_NAME.fullmatch(name):
+            raise UsageError(f"--add-host {text!r}: {name!r} is not the name of a host")
         hosts.append((name, address))
     return tuple(hosts)
 
@@ -144,6 +146,8 @@ def parse_ulimit(text: str) -> Ulimit:
             f"--ulimit {text!r}: unknown type {name!r}",
             hint=f"types: {', '.join(sorted(_ULIMITS))}",
         )
+    if min(values) < -1:
+        raise UsageError(f"--ulimit {text!r}: a limit is a number, or -1 for none")
     if -1 not in values and values[0] > values[1]:
         raise UsageError(f"--ulimit {text!r}: the soft limit is above the hard one")
     return Ulimit(name=name, soft=values[0], hard=values[1])
@@ -158,7 +162,7 @@ def parse_size(option: str, text: str) -> int:
     lower = text.lower().removesuffix("b") or text
     digits = lower.rstrip("kmg")
     unit = lower[len(digits) :]
-    if not digits.isdigit() or unit not in _UNITS:
+    if not (digits.isascii() and digits.isdigit()) or unit not in _UNITS:
         raise UsageError(f"{option} {text!r}: want a size such as 64m")
     return int(digits) * _UNITS[unit]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import signal
 import subprocess
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from imagekit import __version__
-from tests.support.building import Project, listing
+from tests.support.builders import NOBODY
+from tests.support.building import Project, listing, places
 from tests.support.commands import Command
 from tests.support.flatten import flatten
 from tests.support.layout import Layout
-from tests.support.tools import need_root
+from tests.support.tools import need, need_root
 
 SLEEPING = """\
 FROM busybox
@@ -143,6 +145,48 @@ def test_an_ordinary_user_runs_commands_with_one_uid(nobody: Command) -> None:
     assert "isolated by: single-uid" in said.err
     tree = flatten(Layout(nobody.project.folder / "out").image())
     assert tree["d/x"].inode.owner == (0, 0)
+
+
+SECRET = "correct-horse/battery+staple"
+WITH_RANGES = """\
+printf '%s:200000:65536\\n' "$0" > "$1"
+mount --bind "$1" /etc/subuid && mount --bind "$1" /etc/subgid && shift && exec "$@"
+"""
+
+
+def test_an_ordinary_user_with_more_ids_runs_commands_as_anybody(nobody: Command) -> None:
+    need("unshare", "mount", "newuidmap")
+    if not Path("/etc/subuid").exists():
+        pytest.skip("/etc/subuid does not exist, so nothing can be mounted over it")
+    name = pwd.getpwuid(NOBODY).pw_name
+    ranges = os.fspath(nobody.project.folder / "ranges")
+    command = Command(
+        nobody.project,
+        prefix=("unshare", "-m", "sh", "-c", WITH_RANGES, name, ranges, *nobody.prefix),
+    )
+    nobody.project.dockerfile("""\
+FROM busybox
+RUN cp /bin/true /suid && chown 33:8 /suid && chmod 6755 /suid && rm /usr/bin/wget \\
+ && rm -r /var/www && mkdir /var/www && ln /suid /other
+RUN --mount=type=secret,id=token,uid=33 cat /run/secrets/token && stat -c %u /run/secrets/token
+USER www-data
+RUN id -u && touch /tmp/mine
+""")
+    said = command.build(
+        "--sandbox=rootless",
+        "--progress=plain",
+        "--secret=id=token,env=TOKEN",
+        "-o=oci:out",
+        env={"TOKEN": SECRET},
+    )
+    assert said.code == 0, said.err
+    assert SECRET not in said.err
+    tree = flatten(Layout(nobody.project.folder / "out").image())
+    assert (tree["suid"].inode.mode, tree["suid"].inode.owner) == (0o6755, (33, 8))
+    assert tree["other"].number == tree["suid"].number
+    assert tree["tmp/mine"].inode.owner[0] == 33
+    assert "usr/bin/wget" not in tree
+    assert places(nobody.project.folder, [SECRET.encode()]) == []
 
 
 def test_asking_for_a_sandbox_that_cannot_be_had_says_why(nobody: Command) -> None:

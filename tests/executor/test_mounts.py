@@ -8,7 +8,7 @@ import pytest
 
 import imagekit
 from imagekit.errors import DockerfileError, StepFailedError
-from tests.support.building import Project
+from tests.support.building import Project, places
 from tests.support.tools import need_root
 
 SECRET = "correct-horse/battery+staple"
@@ -125,21 +125,6 @@ def test_a_required_secret_that_is_not_given_is_an_error(busybox: Project) -> No
 def spellings(secret: str) -> list[bytes]:
     raw = secret.encode()
     return [raw, base64.b64encode(raw), base64.b64encode(raw + b"\n")]
-
-
-def places(folder: Path, needles: list[bytes]) -> list[str]:
-    """Files that hold one of these, as they are or compressed with gzip."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not path.is_file():
-            continue
-        data = path.read_bytes()
-        texts = [data]
-        if data[:2] == b"\x1f\x8b":
-            texts.append(gzip.decompress(data))
-        if any(needle in text for needle in needles for text in texts):
-            found.append(str(path.relative_to(folder)))
-    return found
 
 
 @pytest.mark.parametrize("sandbox", ["root", "single-uid"])

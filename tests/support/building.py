@@ -1,8 +1,11 @@
 """Builds through the API in a few words: a context and a store, and what came of a build."""
 
+import gzip
 import hashlib
+import io
 import os
 import stat
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -69,9 +72,6 @@ def log_of(events: list[Event]) -> str:
 
 
 def file_of(image: Image, path: str) -> bytes:
-    import io  # noqa: PLC0415 - beside its use
-    import tarfile  # noqa: PLC0415
-
     for layer in reversed(list(image.layers())):
         with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
             if path in tar.getnames():
@@ -130,4 +130,19 @@ def listing(folder: Path) -> dict[str, tuple[object, ...]]:
             content = hashlib.sha256(path.read_bytes()).hexdigest()
         size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
         found[os.fspath(path.relative_to(folder))] = (oct(status.st_mode), size, content)
+    return found
+
+
+def places(folder: Path, needles: list[bytes]) -> list[str]:
+    """Files that hold one of these, as they are or compressed with gzip."""
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_symlink() or not path.is_file():
+            continue
+        data = path.read_bytes()
+        texts = [data]
+        if data[:2] == b"\x1f\x8b":
+            texts.append(gzip.decompress(data))
+        if any(needle in text for needle in needles for text in texts):
+            found.append(str(path.relative_to(folder)))
     return found
