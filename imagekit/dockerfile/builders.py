@@ -70,8 +70,13 @@ class _Shared(TypedDict):
 _Builder: TypeAlias = Callable[[Node, _Shared], Instruction]
 
 
-def build(node: Node, span: Span) -> Instruction:
+def build(node: Node, span: Span, *, expand_from: bool = False) -> Instruction:
     """Return the typed instruction of a node.
+
+    Args:
+        node: as the grammar read it.
+        span: its place.
+        expand_from: the `from` of a mount may hold variables.
 
     Raises:
         GrammarError: what is wrong with it; the code is one of the classes of errors that
@@ -87,6 +92,8 @@ def build(node: Node, span: Span) -> Instruction:
         comments=node.comments,
         flags=node.flags,
     )
+    if expand_from and node.cmd == Run.keyword:
+        return _run(node, shared, expand_from=True)
     return builder(node, shared)
 
 
@@ -250,14 +257,14 @@ def _add(node: Node, shared: _Shared) -> Add:
     )
 
 
-def _run(node: Node, shared: _Shared) -> Run:
+def _run(node: Node, shared: _Shared, *, expand_from: bool = False) -> Run:
     flags = _flags(node)
     network = flags.text("network") or "default"
     security = flags.text("security") or "sandbox"
     for device in flags.list("device"):
         check_device(device)
     for mount in flags.list("mount"):
-        check_mount(mount)
+        check_mount(mount, expand_from=expand_from)
     if network not in _NETWORKS:
         raise GrammarError(
             f"the network is {network}, it can be {', '.join(_NETWORKS)}",

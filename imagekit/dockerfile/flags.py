@@ -193,15 +193,19 @@ def _quoted_field(text: str, at: int) -> tuple[str, int]:
             raise GrammarError(f"text behind a quote in {text}", "mount-invalid", text)
 
 
-def check_mount(value: str) -> None:
+def check_mount(value: str, *, expand_from: bool = False) -> None:
     """Check what is known of a `--mount` before its variables are: that `from` has none.
+
+    Args:
+        value: of the flag.
+        expand_from: it may have some.
 
     Raises:
         GrammarError: `mount-invalid` or `from-variable`.
     """
     for field in split_csv(value):
         key, _, name = field.partition("=")
-        if key.lower() == "from" and re.search(r"\$.", name):
+        if key.lower() == "from" and not expand_from and re.search(r"\$.", name):
             raise GrammarError(
                 f"from cannot hold a variable, as in {name}", "from-variable", field
             )

@@ -41,7 +41,9 @@ MAX_ERRORS = 20
 """Errors that are told at a time."""
 
 
-def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
+def parse(
+    text: str | bytes, *, filename: str = "Dockerfile", expand_from: bool = False
+) -> Dockerfile:
     """Return the stages and instructions of a Dockerfile.
 
     A file of nothing but ARGs has no stages, which is not refused here.
@@ -49,6 +51,7 @@ def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
     Args:
         text: the file; bytes need not be UTF-8.
         filename: for errors.
+        expand_from: variables may stand in the `from` of a mount, which BuildKit refuses.
 
     Raises:
         DockerfileSyntaxError: with the span of the instruction, the column of the word that is
@@ -57,7 +60,7 @@ def parse(text: str | bytes, *, filename: str = "Dockerfile") -> Dockerfile:
 
     Spec: Dockerfile reference, Format; where BuildKit differs, BuildKit.
     """
-    return build_file(parse_tree(text, filename=filename))
+    return build_file(parse_tree(text, filename=filename), expand_from=expand_from)
 
 
 def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree:
@@ -107,14 +110,14 @@ def _has_bom(text: str | bytes) -> bool:
     return text.startswith("\ufeff") if isinstance(text, str) else text.startswith(BOM_UTF8)
 
 
-def build_file(tree: SyntaxTree) -> Dockerfile:
-    """Return the typed form of a tree.
+def build_file(tree: SyntaxTree, *, expand_from: bool = False) -> Dockerfile:
+    """Return the typed form of a tree; `expand_from` as in `parse`.
 
     Raises:
         DockerfileSyntaxError: an instruction that is unknown or whose arguments are wrong; the
             others that are wrong are in its `others`.
     """
-    built = _Builder(tree.nodes, tree.filename, tree.source)
+    built = _Builder(tree.nodes, tree.filename, tree.source, expand_from=expand_from)
     if built.errors:
         raise _together(built.errors)
     return Dockerfile(
@@ -148,8 +151,11 @@ class _Builder:
         errors: in file order, at most MAX_ERRORS; if there are any, the rest is of no use.
     """
 
-    def __init__(self, nodes: Iterable[Node], filename: str, source: str) -> None:
+    def __init__(
+        self, nodes: Iterable[Node], filename: str, source: str, *, expand_from: bool = False
+    ) -> None:
         self._filename = filename
+        self._expand_from = expand_from
         self._source = printable(source)
         self._lines = self._source.split("\n")
         self._has_from = False
@@ -167,7 +173,7 @@ class _Builder:
         is_below = self._has_from
         self._has_from = is_below or node.cmd == "from"
         try:
-            instruction = build(node, span)
+            instruction = build(node, span, expand_from=self._expand_from)
         except (GrammarError, ExpansionError) as error:
             self._has_from = True  # An unknown instruction may well be meant as FROM.
             self.errors.append(_failure(error, self._lines, node, self._filename, self._source))

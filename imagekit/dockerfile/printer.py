@@ -106,7 +106,7 @@ def reparse(file: Dockerfile) -> Dockerfile:
     Raises:
         DockerfileError: it cannot be written, or is no Dockerfile any more.
     """
-    return parse(print_dockerfile(file), filename=file.filename)
+    return parse(print_dockerfile(file), filename=file.filename, expand_from=True)
 
 
 def _swapped(
@@ -142,7 +142,7 @@ class _Printed:
         if node.start > self._at:
             self._gap(node.start - 1)
             self._at = node.end
-        original = build(node, instruction.span)
+        original = build(node, instruction.span, expand_from=True)
         wanted = _normalised(instruction, original)
         same = _meaning(wanted) == _meaning(original)
         self._out += raw if same else self._edited(raw, original, wanted)
@@ -239,7 +239,7 @@ class _Printed:
         start = "# escape=`\n" if self._file.escape == "`" else ""
         try:
             nodes = parse_tree(start + text, filename=self._file.filename).nodes
-            return build(nodes[0], Span(1, 1)) if len(nodes) == 1 else None
+            return build(nodes[0], Span(1, 1), expand_from=True) if len(nodes) == 1 else None
         except (DockerfileError, GrammarError, ExpansionError):
             return None
 

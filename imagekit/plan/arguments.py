@@ -101,15 +101,28 @@ def declare_all(
     """
     scope = dict(predefined)
     for arg in file.global_args:
-        _declare(file, arg, scope, given)
+        declare(file, arg, scope, given)
     return scope
 
 
-def _declare(file: Dockerfile, arg: Arg, scope: dict[str, str], given: Mapping[str, str]) -> None:
+def declare(
+    file: Dockerfile,
+    arg: Arg,
+    scope: dict[str, str],
+    given: Mapping[str, str],
+    outer: Mapping[str, str] | None = None,
+) -> None:
+    """Add what an ARG declares to a scope; `outer` has values for names without a default.
+
+    Raises:
+        ExpansionError: a default that cannot be expanded.
+    """
     for pair in arg.pairs:
         value = given.get(pair.key)
         if value is None and pair.value is not None:
             value = expand_at(file, arg, pair.value, scope)
+        elif value is None and outer is not None:
+            value = outer.get(pair.key)
         if value is not None:
             # A later declaration is a later variable, as in a stage.
             scope.pop(pair.key, None)
@@ -159,7 +172,7 @@ def _remote_add(
     for command in stage.commands:
         match command:
             case Arg():
-                _declare(file, command, scope, given)
+                declare(file, command, scope, given)
             case Add(sources=(word,), heredocs=()) if not source:
                 source = expand_at(file, command, word, scope)
             case Add():

@@ -59,7 +59,7 @@ def open_checks(
 
 
 def parse_checked(
-    text: str | bytes, checks: Checks, *, filename: str = "Dockerfile"
+    text: str | bytes, checks: Checks, *, filename: str = "Dockerfile", expand_from: bool = False
 ) -> Dockerfile:
     """The same as `parse`, with what the checks of the text find.
 
@@ -70,7 +70,7 @@ def parse_checked(
     for warning in tree.warnings:
         checks.report(rules.NO_EMPTY_CONTINUATION, span=warning.span)
     try:
-        file = build_file(tree)
+        file = build_file(tree, expand_from=expand_from)
     except DockerfileSyntaxError as exc:
         wrong = exc.span.line if exc.span else 0
         for node in tree.nodes:

@@ -88,6 +88,7 @@ def check(  # noqa: PLR0913 - the parts of a build, all by name
     stage: str | None = None,
     contexts: Mapping[str, NamedContext] | None = None,
     ignore: Matcher | None = None,
+    expand_from: bool = False,
 ) -> CheckReport:
     """Run the build checks on a Dockerfile.
 
@@ -101,6 +102,7 @@ def check(  # noqa: PLR0913 - the parts of a build, all by name
         stage: the target stage. Without one, every stage is checked; with one, those it needs.
         contexts: named contexts by name.
         ignore: the patterns of the context's ignore file, if it has one.
+        expand_from: as in `stage_graph`.
 
     Spec: dockerfile-semantics, 17.
     """
@@ -110,7 +112,7 @@ def check(  # noqa: PLR0913 - the parts of a build, all by name
         source = decode(text, filename)
         checks = open_checks(text, build_args or {}, filename=filename, ignore=ignore)
         graph = stage_graph(
-            parse_checked(text, checks, filename=filename),
+            parse_checked(text, checks, filename=filename, expand_from=expand_from),
             build_args=build_args or {},
             build=build,
             target=target,
@@ -118,6 +120,7 @@ def check(  # noqa: PLR0913 - the parts of a build, all by name
             contexts=contexts,
             all_stages=not stage,
             checks=checks,
+            expand_from=expand_from,
         )
         known: dict[BaseRequest, ResolvedBase] = {}
         while missing := missing_bases(graph, known):

@@ -40,6 +40,7 @@ from imagekit.plan.lint import (
 )
 from imagekit.plan.mounts import MountError, mount_source
 from imagekit.plan.places import did_you_mean, fail, pinpoint
+from imagekit.plan.sources import with_sources
 
 SCRATCH: Final = "scratch"
 MAX_NODES: Final = 10_000
@@ -199,7 +200,7 @@ class StageGraph:
         return BaseRequest(reference=Reference.parse(node.base), platform=platform)
 
 
-def stage_graph(
+def stage_graph(  # noqa: PLR0913 - what stages depend on, all by name
     file: Dockerfile,
     *,
     build_args: Mapping[str, str],
@@ -209,6 +210,7 @@ def stage_graph(
     contexts: Mapping[str, NamedContext] | None = None,
     all_stages: bool = False,
     checks: Checks | None = None,
+    expand_from: bool = False,
 ) -> StageGraph:
     """The stages of `file`, linked, with the target looked up.
 
@@ -223,6 +225,8 @@ def stage_graph(
         all_stages: look at stages that the target does not need, too.
         checks: where build checks report, those of the text done (`lint.parse_checked`); None
             does them here. They are in the graph either way.
+        expand_from: variables in the names of COPY `--from` and RUN `from=` have a meaning, which
+            they do not have in BuildKit (`sources`).
 
     Raises:
         DockerfileError: no stage, a blank or malformed base, a bad platform, a `--from` number
@@ -242,6 +246,8 @@ def stage_graph(
     check_stages(checks, file)
     check_defaults(checks, file, {k: build_args.get(k, v) for k, v in predefined.items()})
     arguments = read_arguments(file, build_args, predefined, named)
+    if expand_from:
+        file = with_sources(file, arguments)
     linker = _Linker(file, named, wanted, checks)
     for each in file.stages:
         linker.add_stage(each, arguments.scope)
@@ -474,7 +480,7 @@ class _Linker:
                 f"variable expansion is not supported for --from: {name}",
                 code="from-variable",
                 word=name,
-                hint="give it a stage of its own, with FROM and an ARG of the global scope",
+                hint="give it a stage of its own, with FROM and a global ARG, or use --expand-from",
             )
         number = name.removeprefix("-").removeprefix("+")
         if not (number.isascii() and number.isdecimal()):
