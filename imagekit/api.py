@@ -371,16 +371,9 @@ def write_file(path: PathLike, text: str) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from imagekit.errors import OutputError  # noqa: PLC0415
+    from imagekit.delivery import write_atomically  # noqa: PLC0415 - few builds need it
 
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as exc:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {target}: {exc.strerror}") from exc
+    write_atomically(Path(path), lambda stream: stream.write(text.encode()))
 
 
 def _registries(insecure: Iterable[str], observer: Observer = ignore_events) -> Any:  # noqa: ANN401 - imported late

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -289,19 +290,37 @@ def to_file(dest: str, write: Writer) -> None:
 
 
 def write_atomically(path: Path, write: Writer) -> None:
-    """Write a file whole or not at all.
+    """Write a file whole or not at all; what is no file, such as a device, is written to.
 
     Raises:
         OutputError: it cannot be written.
     """
+    try:
+        if _is_special(path):
+            with path.open("wb") as stream:
+                write(stream)
+        else:
+            _replace(Path(os.path.realpath(path)), write)
+    except OSError as exc:
+        raise OutputError(
+            f"cannot write {path}: {exc.strerror}", hint="is there room, and may you write there?"
+        ) from exc
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a file must not take the place of this: a device, a pipe, /dev/stdout."""
+    if path.is_symlink() and path.parts[:2] in (("/", "dev"), ("/", "proc")):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+def _replace(path: Path, write: Writer) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with temporary.open("xb") as stream:
             write(stream)
         temporary.replace(path)
-    except OSError as exc:
-        raise OutputError(
-            f"cannot write {path}: {exc.strerror}", hint="is there room, and may you write there?"
-        ) from exc
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException:
+        with suppress(OSError):  # the first error says more
+            temporary.unlink(missing_ok=True)
+        raise

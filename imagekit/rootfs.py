@@ -6,6 +6,7 @@ layer that holds it, so nothing is unpacked twice.
 
 import os
 import secrets
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -20,7 +21,7 @@ from imagekit.executor.snapshots import in_stream
 from imagekit.executor.values import Layer
 from imagekit.layer.changes import Changes
 from imagekit.layer.tar import write_layer
-from imagekit.layer.tree import IMPLIED, Entry
+from imagekit.layer.tree import FILE, IMPLIED, Entry
 from imagekit.oci.digest import Digest, hasher
 from imagekit.oci.platform import Platform
 from imagekit.packer.spec import Output
@@ -117,15 +118,16 @@ def _write_folder(
 
 
 def _extract(entries: dict[str, Entry], contents: LayerContents, dest: Path) -> None:
-    """Lay files out as the caller's own; what only root may set is left out for anybody else."""
-    root = os.geteuid() == 0
-    mine = {path: _mine(entry, root=root) for path, entry in entries.items() if path}
+    """Lay files out as the caller's own: no devices, and nobody's rights become the caller's."""
+    mine = {path: _mine(entry) for path, entry in entries.items() if path}
     placed, stream = in_stream(mine, contents)
-    extract(Changes(entries=placed), stream, dest, Form(overlay=False, devices=root))
+    extract(Changes(entries=placed), stream, dest, Form(overlay=False, devices=False))
 
 
-def _mine(entry: Entry, *, root: bool) -> Entry:
-    xattrs = entry.xattrs
-    if not root:
-        xattrs = tuple((name, value) for name, value in xattrs if name != CAPABILITY)
-    return entry._replace(uid=os.geteuid(), gid=os.getegid(), xattrs=xattrs)
+def _mine(entry: Entry) -> Entry:
+    owner = os.geteuid(), os.getegid()
+    mode = entry.mode
+    if entry.kind == FILE and (entry.uid, entry.gid) != owner:
+        mode &= ~(stat.S_ISUID | stat.S_ISGID)  # as chown does
+    xattrs = tuple((name, value) for name, value in entry.xattrs if name != CAPABILITY)
+    return entry._replace(mode=mode, uid=owner[0], gid=owner[1], xattrs=xattrs)
