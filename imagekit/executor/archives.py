@@ -33,12 +33,12 @@ class Archives:
         """
         chunks = self._sources.chunks(entry)
         first = next(chunks, b"")
-        stream = Decompressor(_Chunks(first, chunks), detect_compression(first), ratio_max=None)
+        stream = Decompressor(Chunks(first, chunks), detect_compression(first), ratio_max=None)
         try:
-            block = _read_exactly(stream, BLOCK)
+            block = read_exactly(stream, BLOCK)
         except BadArchiveError:
             return None  # compressed, as far as its first bytes say, but not really
-        if not _is_header(block):
+        if not is_header(block):
             return None
         return self._list(block, stream)
 
@@ -46,8 +46,8 @@ class Archives:
         file = self._temporary()
         source = f"archive:{len(self._files)}"
         members = tuple(
-            _member(member, source)
-            for member in iter_members(_Spooled(start, stream.read, file.write))
+            archive_member(member, source)
+            for member in iter_members(Spooled(start, stream.read, file.write))
         )
         self._sources.add(source, Spool(file))
         return members or None
@@ -63,7 +63,7 @@ class Archives:
             file.close()
 
 
-def _is_header(block: bytes) -> bool:
+def is_header(block: bytes) -> bool:
     """Whether a tar starts with this; most text does not even have a number there."""
     try:
         return len(block) == BLOCK and block != ZERO_BLOCK and checksum_matches(block)
@@ -71,7 +71,8 @@ def _is_header(block: bytes) -> bool:
         return False
 
 
-def _member(member: TarMember, source: str) -> Member:
+def archive_member(member: TarMember, source: str) -> Member:
+    """A member as `extract` takes it; `source` names the archive in the `where` of its file."""
     name = member.name.decode("utf-8", "surrogateescape")
     if member.kind != b"1":
         return Member(name=name, entry=archive_entry(member, source))
@@ -79,7 +80,7 @@ def _member(member: TarMember, source: str) -> Member:
     return Member(name=name, entry=entry, hardlink=member.link.decode("utf-8", "surrogateescape"))
 
 
-class _Chunks:
+class Chunks:
     """Pieces of a file as a stream."""
 
     def __init__(self, first: bytes, rest: Iterator[bytes]) -> None:
@@ -87,13 +88,14 @@ class _Chunks:
         self._rest = rest
 
     def read(self, size: int, /) -> bytes:
+        """See `Stream`."""
         if not self._data:
             self._data = next(self._rest, b"")
         data, self._data = self._data[:size], self._data[size:]
         return data
 
 
-class _Spooled:
+class Spooled:
     """A stream that starts with bytes that were read before, and is written down as it is read."""
 
     def __init__(
@@ -104,12 +106,14 @@ class _Spooled:
         self._write = write
 
     def read(self, size: int, /) -> bytes:
+        """See `Stream`."""
         data, self._start = (self._start or self._read(size)), b""
         self._write(data)
         return data
 
 
-def _read_exactly(stream: Decompressor, size: int) -> bytes:
+def read_exactly(stream: Decompressor, size: int) -> bytes:
+    """So many bytes, fewer only at the end."""
     data = b""
     while len(data) < size and (more := stream.read(size - len(data))):
         data += more

@@ -27,7 +27,7 @@ class BuildCache:
         records = self.store.database.records([str(key) for key in keys])
         found = {}
         for text, record in records.items():
-            layer = _decode(record.result)
+            layer = decode_layer(record.result)
             if layer is not None and self.store.exists(layer.descriptor):
                 found[Digest.parse(text)] = layer
         return found
@@ -39,7 +39,7 @@ class BuildCache:
                 CacheRecord(
                     key=str(record.key()),
                     scope=scope,
-                    result=_encode(layer),
+                    result=encode_layer(layer),
                     inputs=[list(field) for field in record.fields],
                     created=layer.created,
                 )
@@ -50,7 +50,8 @@ class BuildCache:
         self.store.database.touch_records([str(key) for key in keys])
 
 
-def _encode(layer: Layer) -> dict[str, Any]:
+def encode_layer(layer: Layer) -> dict[str, Any]:
+    """A layer as records hold it."""
     return {
         "diff_id": str(layer.diff_id),
         "blob": layer.descriptor.to_json(),
@@ -60,7 +61,8 @@ def _encode(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _decode(result: Mapping[str, Any]) -> Layer | None:
+def decode_layer(result: Mapping[str, Any]) -> Layer | None:
+    """The layer of a record, or None if another version wrote it."""
     try:
         return Layer(
             diff_id=Digest.parse(str(result["diff_id"])),

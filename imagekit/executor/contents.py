@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import BinaryIO, Final, Self
 
-from imagekit.disk.context import FolderContext
 from imagekit.errors import LayerError
 from imagekit.executor.layers import LayerContents
+from imagekit.executor.values import Context
 from imagekit.layer.tar import Contents
 from imagekit.layer.tree import Entry
 
@@ -62,7 +62,7 @@ class Sources:
         """Say who reads what `source` names."""
         self._named[source] = contents
 
-    def add_context(self, context: FolderContext) -> None:
+    def add_context(self, context: Context) -> None:
         """Read files of a local context."""
         self._named[context.source] = context
 

@@ -1,13 +1,13 @@
-"""Local contexts of a build: scanned once, and read only where a step reads them."""
+"""Contexts of a build: scanned once, and read only where a step reads them."""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from imagekit.disk.context import FolderContext
 from imagekit.disk.problems import SPECIAL, special_file
 from imagekit.dockerfile.ignore import Matcher, go_match
 from imagekit.errors import PathError, UsageError
+from imagekit.executor.values import Context
 from imagekit.layer.content_digest import content_digest, tree_digest
 from imagekit.layer.draft import Draft
 from imagekit.layer.selection import Filter, Patterns, Source, chosen, join
@@ -20,42 +20,42 @@ PATTERNS: Final = Patterns(matcher=Matcher, matches=go_match)
 
 
 class Contexts:
-    """The folders that a build was given, by name; the main one has the empty name."""
+    """The contexts that a build was given, by name; the main one has the empty name."""
 
-    def __init__(self, folders: Mapping[str, FolderContext]) -> None:
-        self._folders = dict(folders)
+    def __init__(self, given: Mapping[str, Context]) -> None:
+        self._given = dict(given)
         self._trees: dict[str, Tree] = {}
         self._lock = threading.Lock()
 
-    def folder(self, name: str) -> FolderContext:
+    def context(self, name: str) -> Context:
         """The context of that name.
 
         Raises:
             UsageError: none was given.
         """
-        if name not in self._folders:
+        if name not in self._given:
             raise UsageError(
                 f"no build context named {name!r}" if name else "this build has no context",
                 hint=f"give it with --build-context {name}=FOLDER" if name else "name a folder",
             )
-        return self._folders[name]
+        return self._given[name]
 
     def tree(self, name: str) -> Tree:
         """What is in it, with the digests that were read so far."""
         with self._lock:
             found = self._trees.get(name)
-        return self.folder(name).scan() if found is None else found
+        return self.context(name).scan() if found is None else found
 
     def tree_for(self, name: str, real_paths: Sequence[str]) -> Tree:
         """The same, with digests for these files read or taken from the stat cache."""
-        folder = self.folder(name)
+        context = self.context(name)
         with self._lock:
-            tree = self._trees.get(name) or folder.scan()
+            tree = self._trees.get(name) or context.scan()
             entries = [(path, tree.get(path)) for path in real_paths]
             missing = [(p, e) for p, e in entries if e is not None and not _known(p, e)]
             if missing:
                 draft = Draft(tree)
-                found = folder.digest([entry for _, entry in missing])
+                found = context.digest([entry for _, entry in missing])
                 for (path, _), entry in zip(missing, found, strict=True):
                     draft.put(path, entry)
                 tree = draft.tree()
@@ -89,8 +89,8 @@ class Contexts:
 
     def close(self) -> None:
         """Close all of them, keeping what was learnt."""
-        for folder in self._folders.values():
-            folder.close()
+        for context in self._given.values():
+            context.close()
 
 
 def as_source(source: CopySource, tree: Tree) -> Source:

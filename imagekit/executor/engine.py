@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from attrs import frozen
 
@@ -36,6 +36,10 @@ from imagekit.sandbox.base import Cancellation
 
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
+
+
+_FETCHES: Final = 4
+"""Downloads at a time."""
 
 
 class Handlers(Protocol):
@@ -92,7 +96,7 @@ class Engine:
             DockerfileError: a step cannot be carried out, such as a COPY of what is not there.
             CancelledError: the build was cancelled.
         """
-        graph = build_graph(plans, self._inputs.local_digest)
+        graph = build_graph(plans, self._inputs, self._fetch(plans))
         self._look_up(graph)
         needed = [node for node in graph.nodes if node.needed]
         self._observer(BuildStarted(steps=tuple(node.info for node in needed)))
@@ -103,6 +107,25 @@ class Engine:
                 self._take(node)
         self._cache.touch([n.key for n in needed if n.makes_layer and not n.runs])
         return tuple(_outcome(node).layers for node in graph.results)
+
+    def _fetch(self, plans: Sequence[Plan]) -> dict[Fetch, Outcome]:
+        """Fetch all that the plans name by URL: content is part of keys, so it comes first."""
+        steps: dict[Fetch, tuple[Step, Plan]] = {}
+        for plan in plans:
+            for step in plan.steps:
+                if isinstance(step.op, Fetch):
+                    steps.setdefault(step.op, (step, plan))
+        if not steps:
+            return {}
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - 15 ms
+
+        with ThreadPoolExecutor(_FETCHES, thread_name_prefix="imagekit-fetch") as pool:
+            try:
+                futures = {op: pool.submit(self._inputs.fetch, op) for op in steps}
+                return {op: _fetched(f, *steps[op]) for op, f in futures.items()}
+            except BaseException:
+                self._cancellation.cancel()
+                raise
 
     def _look_up(self, graph: Graph) -> None:
         usable = [n for n in graph.nodes if n.makes_layer and self._may_use_cache(n)]
@@ -129,15 +152,7 @@ class Engine:
             case Local(name):
                 node.outcome = Outcome(context=name)
             case Fetch():
-                raise located(
-                    node.step,
-                    node.plan,
-                    ImagekitError(
-                        f"fetching {node.step.op.url} is not supported yet",
-                        hint="download it before the build and COPY it",
-                        code="unsupported",
-                    ),
-                )
+                pass  # it was fetched before the graph was made
             case _:
                 if node.layer is None:
                     raise AssertionError(node.info.name)
@@ -208,7 +223,8 @@ class Engine:
         try:
             self._run_step(node, inputs)
         except ImagekitError as exc:
-            raise located(node.step, node.plan, exc) from exc
+            error = located(node.step, node.plan, exc)
+            raise error from error.__cause__
 
     def _run_step(self, node: Node, inputs: Sequence[Outcome]) -> None:
         contents = self._inputs.digests(node.step, inputs)
@@ -261,6 +277,14 @@ def base_layers(op: Base) -> tuple[Layer, ...]:
         Layer(diff_id=diff_id, descriptor=descriptor, content=diff_id, origin=op.origin)
         for descriptor, diff_id in zip(op.layers, op.diff_ids, strict=True)
     )
+
+
+def _fetched(future: "Future[Outcome]", step: Step, plan: Plan) -> Outcome:
+    try:
+        return future.result()
+    except ImagekitError as exc:
+        error = located(step, plan, exc)
+        raise error from error.__cause__
 
 
 def _with_layer(node: Node, layer: Layer) -> Outcome:

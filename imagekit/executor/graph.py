@@ -1,6 +1,7 @@
 """The steps of all plans as one graph, in which equal steps are one node."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from attrs import define, field
 
@@ -11,8 +12,15 @@ from imagekit.oci.digest import Digest
 from imagekit.plan.key import KeyRecord, cache_key
 from imagekit.plan.ops import Base, Fetch, Local, Plan, Step
 
-LocalDigest = Callable[[Step, int, str], Digest]
-"""The digest of what a step reads of a local context: its input at a position, and its name."""
+
+class Reads(Protocol):
+    """Whoever knows what steps read (`inputs.Inputs`)."""
+
+    def local_digest(self, step: Step, position: int, name: str) -> Digest:
+        """The digest of what a step reads of a local context, its input at a position."""
+
+    def layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
+        """The digest of what a step reads of layers, its input at a position."""
 
 
 @define(eq=False, kw_only=True)
@@ -55,26 +63,30 @@ class Graph:
     results: list[Node]
 
 
-def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
+def build_graph(plans: Sequence[Plan], reads: Reads, fetched: Mapping[Fetch, Outcome]) -> Graph:
     """Join plans into one graph.
 
     Args:
         plans: of one build; equal steps of different plans become one node.
-        local_digest: asked for the content that is read of local contexts.
+        reads: asked for the content that is read of local contexts and of what was fetched.
+        fetched: what was.
 
     Raises:
-        DockerfileError: what a step reads of a context is not there, or cannot be read.
+        DockerfileError: what a step reads of a context is not there, or cannot be read. Where
+            several steps fail it is the last one's, as BuildKit has it; notes name the others.
     """
     by_key: dict[Digest, Node] = {}
     results = []
+    failures: dict[str, ImagekitError] = {}
     for plan in plans:
         nodes: list[Node] = []
         for step in plan.steps:
             inputs = tuple(nodes[i] for i in step.inputs)
             try:
-                record = _definition(step, inputs, local_digest)
+                record = _definition(step, inputs, reads)
             except ImagekitError as exc:
-                raise located(step, plan, exc) from exc
+                failures.setdefault(str(step.span or step.name), located(step, plan, exc))
+                record = cache_key(step.op, step.platform, [i.key for i in inputs])
             key = record.key()
             node = by_key.get(key)
             if node is None:
@@ -82,20 +94,38 @@ def build_graph(plans: Sequence[Plan], local_digest: LocalDigest) -> Graph:
                     id=len(by_key) + 1, name=_name(step, several=len(plans) > 1), span=step.span
                 )
                 node = Node(step=step, plan=plan, inputs=inputs, record=record, key=key, info=info)
+                if isinstance(step.op, Fetch):
+                    node.outcome = fetched[step.op]
                 by_key[key] = node
             nodes.append(node)
         results.append(nodes[plan.result])
+    if failures:
+        raise _last(list(failures.values()))
     return Graph(nodes=list(by_key.values()), results=results)
 
 
-def _definition(step: Step, inputs: Sequence[Node], local_digest: LocalDigest) -> KeyRecord:
-    parents = [
-        local_digest(step, position, node.step.op.name)
-        if isinstance(node.step.op, Local)
-        else node.key
-        for position, node in enumerate(inputs)
-    ]
+def _last(failures: Sequence[ImagekitError]) -> ImagekitError:
+    *others, error = failures
+    for other in others:
+        place = f"{other.place}: " if isinstance(other, DockerfileError) else ""
+        error.add_note(f"{place}{other.message}")
+    return error
+
+
+def _definition(step: Step, inputs: Sequence[Node], reads: Reads) -> KeyRecord:
+    parents = [_input_digest(step, n, node, reads) for n, node in enumerate(inputs)]
     return cache_key(step.op, step.platform, parents)
+
+
+def _input_digest(step: Step, position: int, node: Node, reads: Reads) -> Digest:
+    """What is known of an input before anything runs: its content, or else its key."""
+    match node.step.op:
+        case Local(name):
+            return reads.local_digest(step, position, name)
+        case Fetch() if node.outcome is not None and position:
+            return reads.layer_digest(step, position, node.outcome)
+        case _:
+            return node.key
 
 
 def _name(step: Step, *, several: bool) -> str:
@@ -111,12 +141,16 @@ def content_record(node: Node, contents: Sequence[Digest]) -> KeyRecord:
 
 
 def located(step: Step, plan: Plan, error: ImagekitError) -> ImagekitError:
-    """The error with the place of the step in the Dockerfile, where it has one."""
+    """The error with the place of the step in the Dockerfile, where it has one.
+
+    A new one has the error as its cause.
+    """
     if step.span is None or isinstance(error, CancelledError):
         return error
     found = error if isinstance(error, DockerfileError) else None
     if found is None:
         found = DockerfileError(error.message, hint=error.hint, code=error.code)
+        found.__cause__ = error
     if found.span is None:
         found.span = step.span
         found.filename, found.source = plan.filename, plan.source

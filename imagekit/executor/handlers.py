@@ -101,7 +101,7 @@ class Workshop:
                 tree = self._contexts.tree(outcome.context)
                 paths = list(selected_files(as_source(source, tree), op))
                 tree = self._contexts.tree_for(outcome.context, paths)
-                sources.add_context(self._contexts.folder(outcome.context))
+                sources.add_context(self._contexts.context(outcome.context))
             found.append(as_source(source, tree))
         return found
 

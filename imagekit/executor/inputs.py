@@ -1,21 +1,44 @@
 """What steps read, as digests: the part of cache keys that is not in a plan."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from imagekit.errors import UsageError
 from imagekit.executor.contexts import Contexts, copy_content, mounts_content
 from imagekit.executor.layers import Layers
-from imagekit.executor.values import Outcome, content_id
+from imagekit.executor.values import Layer, Outcome, content_id
 from imagekit.oci.digest import Digest
-from imagekit.plan.ops import BindMount, Copy, Exec, Step
+from imagekit.plan.ops import BindMount, Copy, Exec, Fetch, Step
 
 
 class Inputs:
     """Digests of what steps read of contexts and of other steps."""
 
-    def __init__(self, layers: Layers, contexts: Contexts) -> None:
+    def __init__(
+        self,
+        layers: Layers,
+        contexts: Contexts,
+        fetch: Callable[[Fetch], Layer] | None = None,
+    ) -> None:
+        """Prepare to read.
+
+        Args:
+            layers: of the store.
+            contexts: of the build.
+            fetch: gets what URLs name (`fetching.Fetches.fetch`); None where no plan names any.
+        """
         self._layers = layers
         self._contexts = contexts
+        self._fetch = fetch
+
+    def fetch(self, op: Fetch) -> Outcome:
+        """What an operation fetches; a build asks for all of it before it makes its keys.
+
+        Raises:
+            FetchError: it cannot be had.
+        """
+        if self._fetch is None:
+            raise UsageError(f"nobody is there to fetch {op.shown}")
+        return Outcome(layers=(self._fetch(op),))
 
     def local_digest(self, step: Step, position: int, name: str) -> Digest:
         """The digest of what a step reads of a local context, its input at a position."""
@@ -36,10 +59,11 @@ class Inputs:
             elif position == 0:
                 digests.append(content_id(outcome.layers))
             else:
-                digests.append(self._layer_digest(step, position, outcome))
+                digests.append(self.layer_digest(step, position, outcome))
         return digests
 
-    def _layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
+    def layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
+        """The digest of what a step reads of layers, its input at a position."""
         tree = self._layers.tree(outcome.layers)
         match step.op:
             case Copy() as op:

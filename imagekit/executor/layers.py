@@ -214,6 +214,17 @@ class Layers:
         """
         return self._write(changes, contents, self.codec, epoch=None)
 
+    def keep(self, changes: Changes, contents: Contents) -> Layer:
+        """Keep files as a layer that is not compressed: it is read here, and goes nowhere.
+
+        Raises:
+            ContextError: what is kept changes while it is read.
+            StoreError: the store cannot take it.
+        """
+        from imagekit.layer.compress import codec  # noqa: PLC0415 - see above
+
+        return self._write(changes, contents, codec("none"), epoch=None)
+
     def _write(
         self, changes: Changes, contents: Contents, codec: Codec, *, epoch: int | None
     ) -> Layer:

@@ -9,7 +9,7 @@ from attrs import evolve
 from imagekit.dockerfile import gopath
 from imagekit.dockerfile.gitref import GitReference, parse_git_reference
 from imagekit.dockerfile.instructions import Add, Copy, Heredoc
-from imagekit.errors import InvalidDigestError, UsageError
+from imagekit.errors import InvalidDigestError, Span, UsageError
 from imagekit.oci.digest import Digest
 from imagekit.plan import goformat, ops, paths, rules
 from imagekit.plan.state import ExpandedCommand, StageScope, StageState
@@ -198,7 +198,7 @@ class _Reader:
         return self._node
 
     def _fetched(self, fetch: ops.Fetch) -> int:
-        return self._input(fetch_step(self._scope, fetch))
+        return self._input(fetch_step(self._scope, fetch, span=self._node.span))
 
     def _input(self, step: int) -> int:
         """The position of a step among the operation's inputs, the root being the first."""
@@ -211,21 +211,21 @@ def context_step(scope: StageScope, name: str = "") -> int:
     return scope.steps.source(ops.Local(name), name=label, stage="", platform=scope.graph.platform)
 
 
-def fetch_step(scope: StageScope, fetch: ops.Fetch) -> int:
-    """The step that downloads something."""
+def fetch_step(scope: StageScope, fetch: ops.Fetch, *, span: Span | None = None) -> int:
+    """The step that downloads something; `span` is that of who reads it, if not the stage's."""
     return scope.steps.source(
         fetch,
         name=f"[internal] fetch {fetch.shown}",
         stage=scope.stage_name,
         platform=scope.graph.platform,
-        span=scope.node.span,
+        span=span or scope.node.span,
     )
 
 
 def checkout(git: GitReference) -> ops.Fetch:
     """The operation that checks out what a reference names."""
     return ops.Fetch(
-        url=git.remote,
+        url=f"https://{git.remote}" if git.looks_local else git.remote,
         kind="git",
         checksum=git.checksum,
         ref=git.ref,

@@ -85,6 +85,7 @@ def _op_fields(op: Op, platform: Platform) -> Iterable[Field]:
             yield "url", op.url
             yield "kind", op.kind
             yield "filename", op.filename
+            yield "unpack", str(op.unpack)
             yield "checksum", op.checksum
             yield "ref", op.ref
             yield "subdir", op.subdir

@@ -54,6 +54,7 @@ class Fetch:
         url: what to fetch; of a repository without query and fragment.
         kind: `http` gives a tree of one file, `git` one of a checkout.
         filename: the name of the one file.
+        unpack: if the file is a tar archive, the tree is what is in it.
         checksum: what the body, or the commit, must be; empty for anything.
         ref: branch, tag or commit; empty for the default branch.
         subdir: the folder of the repository that is the root of the tree; empty for all.
@@ -65,12 +66,22 @@ class Fetch:
     url: str
     kind: Literal["http", "git"]
     filename: str = ""
+    unpack: bool = False
     checksum: str = ""
     ref: str = ""
     subdir: str = ""
     submodules: bool = True
     keep_git_dir: bool = False
     commit_times: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The URL as people may see it: no user, password or parameters (security spec N-12)."""
+        head, scheme, rest = self.url.rpartition("://")
+        host, slash, path = rest.partition("/")
+        if scheme:
+            host = host.rpartition("@")[2]
+        return f"{head}{scheme}{host}{slash}{path.partition('?')[0]}"
 
 
 # File operations.
