@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from attrs import frozen
 
 from imagekit.builder import Builder, Request, Result
+from imagekit.contexts import ContextSource
 from imagekit.errors import NotFoundError, UsageError
 from imagekit.events import Observer, ignore_events
 from imagekit.oci.descriptor import Descriptor
@@ -38,7 +39,7 @@ StoreLike = PathLike | Store | None
 
 
 def build(  # noqa: PLR0913 - what a build can be asked for, all by name
-    context: PathLike = ".",
+    context: ContextSource = ".",
     *,
     dockerfile: PathLike | IO[bytes] | None = None,
     target: str | None = None,
@@ -62,6 +63,7 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
     epoch: int | None = None,
     jobs: int | None = None,
     insecure_registries: Iterable[str] = (),
+    insecure_sources: Iterable[str] = (),
     store: StoreLike = None,
     observer: Observer = ignore_events,
     cancellation: Cancellation | None = None,
@@ -69,12 +71,16 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
     """Build what a Dockerfile describes.
 
     Args:
-        context: the folder that COPY and ADD read.
-        dockerfile: a path, or an open file; by default `Dockerfile` in the context.
+        context: what COPY and ADD read: a folder, a tar archive, the URL of an archive or of a git
+            repository (`https://HOST/REPO.git#REF:FOLDER`, `git@HOST:REPO`), or an open file to
+            read an archive from, or a Dockerfile without a context.
+        dockerfile: a path, or an open file; by default `Dockerfile` in the context. Of a context
+            that is no folder, the path is in the context.
         target: name of the stage to build; the last by default.
         platforms: such as `linux/arm64`; several give an index. By default this machine's.
         build_args: values for ARG.
         build_contexts: what names in FROM, COPY --from and RUN --mount from= stand for: a folder,
+            a tar archive, the URL of an archive or a git repository,
             `oci-layout://FOLDER[:TAG|@DIGEST]`, or `docker-image://REFERENCE`.
         tags: names for the result, in the store and for outputs that have names.
         output: where to put it: what `-o` takes (`type=oci,dest=app.tar`), `oci:FOLDER`, or
@@ -95,6 +101,8 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
             every time. A build arg of that name does the same.
         jobs: steps at a time; one a core by default.
         insecure_registries: hosts that may be spoken to without TLS.
+        insecure_sources: hosts that ADD and contexts may fetch from without TLS, and at addresses
+            that are otherwise refused, such as link-local ones.
         store: where blobs and cache are kept; IMAGEKIT_STORE or the user's cache folder by
             default.
         observer: gets events while the build goes on.
@@ -109,7 +117,7 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
         CancelledError: `cancellation` was cancelled.
     """
     request = Request(
-        context=Path(context),
+        context=context,
         dockerfile=dockerfile,
         target=target,
         platforms=tuple(p if isinstance(p, Platform) else Platform.parse(p) for p in platforms),
@@ -132,6 +140,7 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
         epoch=epoch,
         jobs=jobs,
         insecure_registries=frozenset(insecure_registries),
+        insecure_sources=frozenset(insecure_sources),
     )
     with open_store(store) as opened:
         return Builder(opened, observer, cancellation or Cancellation()).build(request)
