@@ -4,17 +4,19 @@
 """
 
 import importlib.util
+import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import imagekit
-from imagekit.errors import DockerfileError, ImagekitError
+from imagekit.errors import DockerfileError, FetchError, ImagekitError, StageCycleError
+from tests.support.git_server import git_server
 
 CASES = Path(
     os.environ.get(
@@ -42,7 +44,7 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
     support.fresh_base()
     with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
         root = Path(folder)
-        with prepared(case, root) as arguments:
+        with prepared(case, root) as (arguments, addresses):
             archive = root / "image.tar"
             try:
                 imagekit.build(
@@ -51,32 +53,62 @@ def answer(case: dict[str, Any]) -> dict[str, Any]:
             except ImagekitError as exc:
                 return {"error": error_of(exc)}
         images = support.read_layout(archive, "SOURCE_DATE_EPOCH" in case.get("build_args", {}))
+    images = [without(addresses, image) for image in images]
     return {"image": images[0]} if len(images) == 1 else {"images": images}
 
 
+def without(addresses: dict[str, str], image: dict[str, Any]) -> dict[str, Any]:
+    """The image as if the servers had had the addresses that the cases give them."""
+    text = json.dumps(image)
+    for name, address in addresses.items():
+        text = text.replace(address, name)
+    restored: dict[str, Any] = json.loads(text)
+    return restored
+
+
+UNPLACED = {"pattern-invalid", "stage-index-invalid"}
+"""Classes of errors that BuildKit's builds give no place for, as imagekit does."""
+
+
 def error_of(error: ImagekitError) -> dict[str, Any]:
-    span = error.span if isinstance(error, DockerfileError) else None
-    lines = [] if span is None else [[span.line, span.end_line]]
-    return {"class": error.code, "message": error.message, "phase": "build", "lines": lines}
+    """The error in the shape of the cases: of each place, builds name the first line."""
+    spans = [error.span] if isinstance(error, DockerfileError) else []
+    if isinstance(error, StageCycleError):
+        spans = sorted(error.spans, key=lambda span: span.line)
+    found = {"class": error.code, "message": error.message, "phase": "build"}
+    lines = [[span.line, span.line] for span in spans if span is not None]
+    if lines and error.code not in UNPLACED and not comes_from_source(error):
+        found["lines"] = lines
+    return found
+
+
+def comes_from_source(error: BaseException | None) -> bool:
+    """Whether a URL or repository is to blame, of which BuildKit does not say where it stands."""
+    while error is not None:
+        if isinstance(error, FetchError):
+            return True
+        error = error.__cause__
+    return False
 
 
 @contextmanager
-def prepared(case: dict[str, Any], root: Path) -> Iterator[dict[str, Any]]:
-    """The arguments of `imagekit.build` for a case, while its servers run."""
-    text = case["dockerfile"]
-    web = support.Web(case["http"]) if "http" in case else None
-    try:
-        if web is not None:
-            text = text.replace("{{HTTP}}", web.url)
+def prepared(case: dict[str, Any], root: Path) -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """The arguments of `imagekit.build` for a case, and the addresses of its running servers."""
+    addresses: dict[str, str] = {}
+    with ExitStack() as running:
+        if "http" in case:
+            web = support.Web(case["http"])
+            running.callback(web.srv.server_close)
+            running.callback(web.close)
+            addresses["{{HTTP}}"] = web.url
         if "git" in case:
             commits = support.make_git(str(root / "git"), case["git"])
-            text = text.replace("{{GIT}}", f"file://{root}/git/r.git")
-            for number, commit in enumerate(commits):
-                text = text.replace(f"{{{{COMMIT{number}}}}}", commit)
-        yield arguments_of(case, text, root)
-    finally:
-        if web is not None:
-            web.close()
+            addresses["{{GIT}}"] = f"{running.enter_context(git_server(root / 'git'))}/r.git"
+            addresses |= {f"{{{{COMMIT{n}}}}}": commit for n, commit in enumerate(commits)}
+        text = case["dockerfile"]
+        for name, address in addresses.items():
+            text = text.replace(name, address)
+        yield arguments_of(case, text, root), addresses
 
 
 def arguments_of(case: dict[str, Any], text: str, root: Path) -> dict[str, Any]:

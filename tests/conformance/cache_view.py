@@ -47,7 +47,7 @@ def build(case: dict[str, Any], root: Path, number: int) -> dict[str, Any]:
         elif isinstance(event, StepStarted):
             cached[event.step.name] = False
 
-    with prepared(case, root / str(number)) as arguments:
+    with prepared(case, root / str(number)) as (arguments, _):
         try:
             imagekit.build(
                 **arguments,
