@@ -335,7 +335,8 @@ def prune(
     """Remove from the store what no tag, no recent cache record and no running build needs.
 
     Args:
-        everything: forget the whole build cache, whenever it was used.
+        everything: forget the whole build cache, whenever it was used, and unless a build is
+            running what cache mounts keep.
         keep_s: otherwise, cache records used in the last so many seconds stay.
         store: as for `build`.
 
@@ -352,8 +353,9 @@ def prune(
             remove_tree=_remover(held),
             records_older_than_s=0 if everything else keep_s,
             grace_s=0 if everything else 3600,
+            caches=everything,
         )
-    count = len(done.blobs) + len(done.snapshots) + done.records + done.leftovers
+    count = len(done.blobs) + len(done.snapshots) + done.records + done.leftovers + done.caches
     return Removed(count=count, size=done.freed)
 
 

@@ -203,7 +203,7 @@ class Snapshots:
     ) -> Path:
         """The folder of a cache mount; if it is not there, one that `fill` has filled."""
         path = self._store.caches / f"{name}{self._suffix}"
-        with self._store.lock(f"make cache {name}"):
+        with self._store.lock(f"make cache {path.name}"):
             if not path.exists():
                 new = path.with_suffix(".new")  # beside it: `root` may be somebody else's
                 if new.exists():  # left by a process that was killed

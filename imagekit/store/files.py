@@ -136,21 +136,54 @@ def locked(
 ) -> Iterator[None]:
     """Hold a lock on a file, among threads and processes, for the time of the block.
 
-    The file is made if it is missing and stays; a lock ends with its holder, however that dies.
+    The file is made if it is missing and stays until it is pruned; a lock ends with its holder,
+    however that dies.
 
     Raises:
         StoreError: not to be had within `timeout_s`; code `lock-timeout`.
         CancelledError: `cancelled` said so while waiting.
     """
-    with storing("cannot lock"):
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
+    while True:
         with storing("cannot lock"):
-            if not try_lock(fd, exclusive=exclusive):
-                _wait_for_lock(fd, path, exclusive, timeout_s, cancelled)
-        yield
-    finally:
-        os.close(fd)
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            with storing("cannot lock"):
+                if not try_lock(fd, exclusive=exclusive):
+                    _wait_for_lock(fd, path, exclusive, timeout_s, cancelled)
+                removed = not os.fstat(fd).st_nlink  # by a pruner, before we had the lock
+            if not removed:
+                yield
+                return
+        finally:
+            os.close(fd)
+
+
+def remove_unlocked(folder: Path, remove: Callable[[Path], bool], *, pattern: str = "*") -> int:
+    """Remove the lock files in a folder that nobody holds.
+
+    Args:
+        folder: where they are.
+        remove: called with the path of each, whose lock is held meanwhile; says whether there was
+            anything to do.
+        pattern: of their names.
+
+    Returns:
+        How often `remove` said so.
+
+    Raises:
+        StoreError: a file cannot be opened or removed.
+    """
+    removed = 0
+    for path in folder.glob(pattern):
+        with storing("cannot remove left-overs"), contextlib.suppress(FileNotFoundError):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                if try_lock(fd):
+                    removed += remove(path)
+                    path.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
+    return removed
 
 
 def _wait_for_lock(

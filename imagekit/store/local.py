@@ -30,6 +30,7 @@ from imagekit.store.files import (
     check_private,
     locked,
     make_private,
+    remove_unlocked,
     storing,
     write_durably,
 )
@@ -114,6 +115,7 @@ class Store:
         self._lease: Lease | None = None
         self._holders = 0
         self._clean = False
+        self._swept = False
 
     def close(self) -> None:
         """Close the database and give back a lease; a second call does nothing."""
@@ -232,6 +234,14 @@ class Store:
             with storing("cannot clean up the store"):
                 self._blobs.remove_leftovers()
 
+    def _remove_dead(self, remove: Callable[[Path], None]) -> None:
+        """Remove what killed processes left, if the rights suffice; a pruner may have more."""
+        with self._lock:
+            first, self._swept = not self._swept, True
+        if first:
+            with contextlib.suppress(StoreError):
+                remove_dead(self.path / "temp", remove)
+
     # Names.
 
     def resolve(self, name: str) -> Descriptor:
@@ -316,6 +326,7 @@ class Store:
         While it is in use, its lock `temp-<name>` is held, so that others know it from a
         left-over.
         """
+        self._remove_dead(remove)
         name = secrets.token_hex(8)
         path = self.path / "temp" / name
         with locked(self.path / "temp" / f"{name}.lock"):
@@ -327,6 +338,23 @@ class Store:
                 if path.exists():
                     remove(path)
                 path.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def remove_dead(temp: Path, remove_tree: Callable[[Path], None]) -> int:
+    """Remove temporary folders whose maker has died; how many there were.
+
+    Raises:
+        StoreError: one cannot be removed.
+    """
+
+    def remove(lock: Path) -> bool:
+        folder = lock.with_suffix("")
+        if not folder.exists():
+            return False
+        remove_tree(folder)
+        return True
+
+    return remove_unlocked(temp, remove, pattern="*.lock")
 
 
 def _prepare(path: Path) -> None:

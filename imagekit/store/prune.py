@@ -7,7 +7,6 @@ touches it meanwhile gets it back (security spec S-6).
 """
 
 import contextlib
-import os
 import re
 import time
 from collections.abc import Callable, Iterable
@@ -22,9 +21,9 @@ from imagekit.oci.digest import Digest
 from imagekit.oci.manifest import Index, decode_manifest
 from imagekit.store.blobs import BlobFolder
 from imagekit.store.database import CacheRecord
-from imagekit.store.files import locked, storing, try_lock
+from imagekit.store.files import locked, remove_unlocked, storing
 from imagekit.store.leases import live_since
-from imagekit.store.local import Store
+from imagekit.store.local import Store, remove_dead
 from imagekit.store.roles import read_blob
 
 DAY_S: Final = 86_400
@@ -40,6 +39,7 @@ class Pruned:
     snapshots: tuple[str, ...] = ()
     records: int = 0
     leftovers: int = 0
+    caches: int = 0
 
 
 def prune(
@@ -49,6 +49,7 @@ def prune(
     records_older_than_s: float = 14 * DAY_S,
     grace_s: float = 3600,
     keep: Iterable[Descriptor] = (),
+    caches: bool = False,
 ) -> Pruned:
     """Remove what no name, no recent record and no running build needs.
 
@@ -58,6 +59,7 @@ def prune(
         records_older_than_s: cache records last used before that are forgotten.
         grace_s: what was used later than that is kept in any case.
         keep: more blobs to keep, with all that they lead to.
+        caches: remove what cache mounts keep as well, if no build is running.
 
     Raises:
         StoreError: the store cannot be read or written; what is done stays done.
@@ -68,13 +70,20 @@ def prune(
     records = store.database.forget_records(min(now - records_older_than_s, horizon))
     store.database.forget_stat_caches(int(now - records_older_than_s))
     blobs = BlobFolder(store.path, private=True)
-    leftovers = blobs.remove_leftovers() + _remove_temp(store.path / "temp", remove_tree)
+    leftovers = blobs.remove_leftovers() + remove_dead(store.path / "temp", remove_tree)
     leftovers += _remove_old(store.path / "quarantine", horizon)
     marked = _mark(store, keep)
     removed, freed = _sweep(store, blobs, marked, horizon)
     snapshots = _sweep_snapshots(store, min(now - records_older_than_s, horizon), remove_tree)
+    folders = _remove_caches(store, remove_tree) if caches else 0
+    _remove_locks(store.path / "locks")
     return Pruned(
-        blobs=removed, freed=freed, snapshots=snapshots, records=records, leftovers=leftovers
+        blobs=removed,
+        freed=freed,
+        snapshots=snapshots,
+        records=records,
+        leftovers=leftovers,
+        caches=folders,
     )
 
 
@@ -165,22 +174,24 @@ def _sweep_snapshots(
     return tuple(removed)
 
 
-def _remove_temp(temp: Path, remove_tree: Callable[[Path], None]) -> int:
-    """Temporary folders whose maker is dead: their lock is free."""
+def _remove_locks(locks: Path) -> None:
+    """Locks of steps, layers and caches that nobody holds; that of the sweep has a meaning."""
+    remove_unlocked(locks, lambda _: False, pattern="[0-9a-f]*")
+
+
+def _remove_caches(store: Store, remove_tree: Callable[[Path], None]) -> int:
+    """Folders of cache mounts, unless a build is running: it may be using any of them."""
     removed = 0
-    for lock in temp.glob("*.lock"):
-        with storing("cannot remove left-overs"), contextlib.suppress(FileNotFoundError):
-            fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-            try:
-                if not try_lock(fd):
-                    continue
-                folder = lock.with_suffix("")
-                if folder.exists():
-                    remove_tree(folder)
-                    removed += 1
-                lock.unlink(missing_ok=True)
-            finally:
-                os.close(fd)
+    for path in sorted(store.caches.iterdir()):
+        with store.lock(f"make cache {path.stem}"), storing("cannot remove a cache"):
+            if live_since(store.path / "leases") is not None:
+                return removed
+            aside = path.with_suffix(".old")  # a half-removed cache must not be taken for whole
+            if path != aside and path.exists():
+                path.rename(aside)
+            if aside.exists():
+                remove_tree(aside)
+                removed += 1
     return removed
 
 
