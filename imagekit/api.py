@@ -43,6 +43,7 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
     *,
     dockerfile: PathLike | IO[bytes] | None = None,
     target: str | None = None,
+    expand_from: bool = False,
     platforms: Sequence[str | Platform] = (),
     build_args: Mapping[str, str] | None = None,
     build_contexts: Mapping[str, PathLike] | None = None,
@@ -77,6 +78,8 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
         dockerfile: a path, or an open file; by default `Dockerfile` in the context. Of a context
             that is no folder, the path is in the context.
         target: name of the stage to build; the last by default.
+        expand_from: expand variables in `COPY --from` and `RUN --mount from=`, which BuildKit
+            does not: those of the global scope and the ARGs of the stage.
         platforms: such as `linux/arm64`; several give an index. By default this machine's.
         build_args: values for ARG.
         build_contexts: what names in FROM, COPY --from and RUN --mount from= stand for: a folder,
@@ -120,6 +123,7 @@ def build(  # noqa: PLR0913 - what a build can be asked for, all by name
         context=context,
         dockerfile=dockerfile,
         target=target,
+        expand_from=expand_from,
         platforms=tuple(p if isinstance(p, Platform) else Platform.parse(p) for p in platforms),
         build_args=dict(build_args or {}),
         build_contexts={k: os.fspath(v) for k, v in (build_contexts or {}).items()},

@@ -6,8 +6,8 @@ layers or images.
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from attrs import evolve, field, frozen
@@ -22,8 +22,8 @@ from imagekit.contexts import (
     host_platform,
 )
 from imagekit.delivery import Delivery, Packed, Packer
-from imagekit.dockerfile.instructions import Dockerfile
-from imagekit.dockerfile.parser import parse
+from imagekit.disk.context import FolderContext
+from imagekit.dockerfile.ignore import Matcher
 from imagekit.errors import DockerfileError, ImagekitError, NotFoundError, UsageError
 from imagekit.events import BuildFinished, Event, Observer
 from imagekit.executor.cache import BuildCache
@@ -45,10 +45,13 @@ from imagekit.plan import (
     Plan,
     ResolvedBase,
     StageGraph,
-    lower,
+    Trace,
     missing_bases,
     stage_graph,
+    trace,
 )
+from imagekit.plan.checks import Checks
+from imagekit.plan.lint import open_checks, parse_checked
 from imagekit.plan.ops import Exec, Fetch
 from imagekit.plan.places import did_you_mean
 from imagekit.sandbox.base import Cancellation, Network, Ulimit
@@ -59,6 +62,7 @@ if TYPE_CHECKING:
     from imagekit.executor.handlers import Workshop
     from imagekit.executor.tarcontext import TarContext
     from imagekit.fetch import Downloader
+    from imagekit.plan.report import CheckReport
 
 EPOCH = "SOURCE_DATE_EPOCH"
 _NETWORKS = ("default", "none", "host")
@@ -72,6 +76,7 @@ class Request:
     context: ContextSource
     dockerfile: DockerfileSource = None
     target: str | None = None
+    expand_from: bool = False
     platforms: tuple[Platform, ...] = ()
     build_args: Mapping[str, str] = field(factory=dict)
     build_contexts: Mapping[str, str] = field(factory=dict)
@@ -164,6 +169,14 @@ class Result:
         return found
 
 
+@frozen(kw_only=True)
+class Explained:
+    """What a request comes to on one platform, before anything is carried out."""
+
+    graph: StageGraph
+    trace: Trace
+
+
 class _OneAtATime:
     """An observer that threads wait for, as `events.Observer` promises."""
 
@@ -190,13 +203,40 @@ class Builder:
         request.check()
         forget = self._caller.subscribe(self._cancellation.cancel)
         try:
-            return self._build_leased(request)
+            return self._build(request)
         finally:
             forget()
 
-    def _build_leased(self, request: Request) -> Result:
-        began = time.monotonic()
-        tags = [str(Reference.parse(tag).with_default_tag()) for tag in request.tags]
+    def explain(self, request: Request) -> "tuple[Explained, ...]":
+        """Plan a request for each of its platforms, and carry nothing out.
+
+        Raises:
+            ImagekitError: as `build`, as far as a build gets without a step.
+        """
+        with self._inputs(request) as (opened, bases, _):
+            return self._explained(request, opened, bases)
+
+    def check(self, request: Request) -> "CheckReport":
+        """Run the build checks for the first platform of a request; see `plan.report.check`."""
+        from imagekit.plan.report import check  # noqa: PLC0415 - not needed to build
+
+        with self._inputs(request) as (opened, bases, _):
+            return check(
+                opened.text,
+                build=host_platform(),
+                resolve=bases.resolve,
+                filename=opened.filename,
+                build_args=_build_args(request),
+                target=next(iter(request.platforms), None),
+                stage=request.target,
+                contexts=opened.named,
+                ignore=_ignore_of(opened),
+                expand_from=request.expand_from,
+            )
+
+    @contextmanager
+    def _inputs(self, request: Request) -> "Iterator[tuple[Opened, Bases, _Fetching]]":
+        """The open contexts of a request, and where bases and what is fetched come from."""
         with (
             self._store.lease(),
             Bases(
@@ -205,39 +245,44 @@ class Builder:
                 pull=request.pull,
                 observer=self._observer,
             ) as bases,
-        ):
-            result = self._build(request, tags, bases)
-        now = time.monotonic()
-        self._observer(BuildFinished(at=now, seconds=now - began))
-        return result
-
-    def _build(self, request: Request, tags: Sequence[str], bases: Bases) -> Result:
-        with (
             _Fetching(request, self._store, self._observer, self._cancellation) as fetching,
             Opener(self._store, fetching.context).open(
                 request.context, request.dockerfile, request.build_contexts, request.build_args
             ) as opened,
         ):
-            file = parse(opened.text, filename=opened.filename)
-            plans = self._plans(request, file, opened, bases)
+            yield opened, bases, fetching
+
+    def _build(self, request: Request) -> Result:
+        began = time.monotonic()
+        tags = [str(Reference.parse(tag).with_default_tag()) for tag in request.tags]
+        with self._inputs(request) as (opened, bases, fetching):
+            explained = self._explained(request, opened, bases)
+            plans = [_with_options(each.trace.plan, request) for each in explained]
             for warning in dict.fromkeys(w for plan in plans for w in plan.warnings):
                 self._observer(warning)
             layers = Layers(
                 self._store, bases, codec=_codec(request, plans), observer=self._observer
             )
             stacks = self._run(request, plans, layers, opened, fetching)
-            return self._pack(request, tags, plans, stacks, layers, bases)
+            result = self._pack(request, tags, plans, stacks, layers, bases)
+        now = time.monotonic()
+        self._observer(BuildFinished(at=now, seconds=now - began))
+        return result
 
-    def _plans(
-        self, request: Request, file: Dockerfile, opened: Opened, bases: Bases
-    ) -> list[Plan]:
-        host = host_platform()
-        args = dict(request.build_args)
-        if request.epoch is not None:
-            args[EPOCH] = str(request.epoch)
-        plans = []
+    def _explained(
+        self, request: Request, opened: Opened, bases: Bases
+    ) -> "tuple[Explained, ...]":
+        host, args = host_platform(), _build_args(request)
+        checks = open_checks(
+            opened.text, args, filename=opened.filename, ignore=_ignore_of(opened)
+        )
+        file = parse_checked(
+            opened.text, checks, filename=opened.filename, expand_from=request.expand_from
+        )
+        found = []
         known: dict[BaseRequest, ResolvedBase] = {}
         for platform in request.platforms or (None,):
+            own = Checks(checks.options, ignore=checks.ignore, found=checks.found)
             graph = stage_graph(
                 file,
                 build_args=args,
@@ -245,11 +290,14 @@ class Builder:
                 target=platform,
                 stage=request.target,
                 contexts=opened.named,
+                checks=own,
+                expand_from=request.expand_from,
             )
             while missing := missing_bases(graph, known):
                 known |= {r: _resolve(bases, graph, r) for r in sorted(missing, key=str)}
-            plans.append(_with_options(lower(graph, known, labels=request.labels), request))
-        return plans
+            done = trace(graph, known, labels=request.labels, checks=own)
+            found.append(Explained(graph=graph, trace=done))
+        return tuple(found)
 
     def _run(
         self,
@@ -381,6 +429,17 @@ class _Nowhere:
     def open(self, origin: str, descriptor: Descriptor) -> BinaryIO:
         """See `Fetcher`."""
         raise NotFoundError(f"nowhere to get {origin} from", descriptor=descriptor)
+
+
+def _build_args(request: Request) -> dict[str, str]:
+    epoch = {} if request.epoch is None else {EPOCH: str(request.epoch)}
+    return {**request.build_args, **epoch}
+
+
+def _ignore_of(opened: Opened) -> Matcher | None:
+    """What the ignore file of the build context says, if that is a folder."""
+    main = opened.given.get("")
+    return main.ignore if isinstance(main, FolderContext) else None
 
 
 def _resolve(bases: Bases, graph: StageGraph, request: BaseRequest) -> ResolvedBase:

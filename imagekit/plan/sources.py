@@ -2,8 +2,8 @@
 
 Asked for with `expand_from`: which stages a build needs then depends on arguments. What a name
 sees is the global scope and, over it, the ARGs of its stage, and of the stages that this one is
-based on, as far as they stand above the instruction. ENV does not count: the variables of a base image
-are not known before the stages are, and what only sometimes holds would mislead.
+based on, as far as they stand above the instruction. ENV does not count: the variables of a base
+image are not known before the stages are, and what only sometimes holds would mislead.
 """
 
 from collections.abc import Mapping

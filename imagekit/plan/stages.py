@@ -480,7 +480,7 @@ class _Linker:
                 f"variable expansion is not supported for --from: {name}",
                 code="from-variable",
                 word=name,
-                hint="give it a stage of its own, with FROM and a global ARG, or use --expand-from",
+                hint="give it a stage of its own (FROM and a global ARG), or use --expand-from",
             )
         number = name.removeprefix("-").removeprefix("+")
         if not (number.isascii() and number.isdecimal()):
