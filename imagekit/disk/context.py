@@ -413,7 +413,10 @@ class _Scanner:
 
     def run(self, root: int) -> Tree:
         top = _folder_entry(os.fstat(root), read_xattrs(root))
-        return Tree(Directory(top, self._folder(root, "", NO_STATE, 0)))
+        try:
+            return Tree(Directory(top, self._folder(root, "", NO_STATE, 0)))
+        except RecursionError as exc:  # the caller's own stack is deep
+            raise too_large("too many folders in each other", "") from exc
 
     def _folder(self, fd: int, prefix: str, state: int, depth: int) -> dict[str, Node]:
         """The children of an open directory; excluded ones only where something below is not."""

@@ -323,3 +323,16 @@ class TestIgnoreFile:
 
     def test_none_is_fine(self, tmp_path: Path) -> None:
         assert find_ignore(None, tmp_path) is None
+
+
+def test_folders_deeper_than_python_goes_are_too_many(root: Path) -> None:
+    folder = os.open(root, os.O_RDONLY)
+    for _ in range(505):
+        os.mkdir("d", dir_fd=folder)
+        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    with FolderContext(root) as context, pytest.raises(ContextError) as caught:
+        context.scan()
+    assert caught.value.code == "context-limit"
