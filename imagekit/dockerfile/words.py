@@ -31,7 +31,7 @@ BLANKS = (
 """What separates words. Narrower than `str.isspace`, which counts U+001C to U+001F too."""
 
 _BLANK_RUN = re.compile(f"[{BLANKS}]+")
-_HEREDOC_START = re.compile(r"[0-9]*<<-?\s*")
+_HEREDOC_MARK = re.compile(r"<<[\t\r ]*")
 _SPECIAL_NAMES = "@*#?-$!"
 _SHOWN = 60
 
@@ -119,16 +119,21 @@ class _Splitter:
         self._words: list[str] = []
         self._word: list[str] = []
 
+    def add_source(self, text: str) -> None:
+        """Add text as it is written: blanks behind `<<` belong to the word."""
+        at = 0
+        for mark in _HEREDOC_MARK.finditer(text):
+            self.add(text[at : mark.start()])
+            self.add_raw(mark.group())
+            at = mark.end()
+        self.add(text[at:])
+
     def add(self, text: str) -> None:
         at = 0
         for blanks in _BLANK_RUN.finditer(text):
             self.add_raw(text[at : blanks.start()])
             at = blanks.end()
-            # Blanks between `<<` and a heredoc's name belong to the word.
-            if self._word and _HEREDOC_START.fullmatch("".join(self._word)):
-                self.add_raw(blanks.group())
-            else:
-                self._flush()
+            self._flush()
         self.add_raw(text[at:])
 
     def drop_word(self) -> None:
@@ -194,7 +199,7 @@ class _Lexer:
         size = 0
         while self._at < len(self._text):
             char = self._text[self._at]
-            splits = False
+            add = _Splitter.add_raw
             if char == stop:
                 self._at += 1
                 self.raw_escapes = outer
@@ -203,10 +208,10 @@ class _Lexer:
                 match = plain.match(self._text, self._at)
                 piece = match.group() if match else char
                 self._at += len(piece)
-                splits = True
+                add = _Splitter.add_source
             elif char == "$":
                 piece = self._dollar()
-                splits = True
+                add = _Splitter.add
             elif char == "'" and char != self._escape:
                 piece = self._single_quoted()
             elif char == '"':
@@ -219,7 +224,7 @@ class _Lexer:
             size += len(piece)
             self._check_size(size)
             if self._splitter is not None and not stop:
-                (self._splitter.add if splits else self._splitter.add_raw)(piece)
+                add(self._splitter, piece)
         if stop:
             self._fail(f"{stop} is missing")
         self.raw_escapes = outer
