@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,16 @@ COPY --from=lib /lib.txt /copied
 FILES = {"lib.txt": "lib", "app.txt": "app", "unused.txt": "unused"}
 
 
+@pytest.fixture
+def _files_are_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files look an hour old: what is brand new is not believed and learnt a build later."""
+    monkeypatch.setattr("imagekit.disk.context.now_ns", lambda: time.time_ns() + 3600 * 10**9)
+
+
+@pytest.mark.usefixtures("_files_are_old")
 def test_an_unchanged_build_executes_and_writes_nothing(project: Project) -> None:
     project.write(FILES)
     first = project.build(THREE, output=())
-    project.build(output=())  # learns what was too new to be believed (racy timestamps)
     before = listing(project.store)
     again = project.build(output=())
     assert again.ran == []
@@ -40,12 +47,12 @@ def test_an_unchanged_build_executes_and_writes_nothing(project: Project) -> Non
     assert listing(project.store) == before
 
 
+@pytest.mark.usefixtures("_files_are_old")
 def test_an_unchanged_build_with_run_writes_nothing(busybox: Project) -> None:
     need_root()
     busybox.write(FILES)
     text = "FROM busybox\nCOPY lib.txt /\nRUN echo 1 > /one\nENV A=1\n"
     first = busybox.build(text, tags=["app"], output=())
-    busybox.build(tags=["app"], output=())  # learns what was too new to be believed
     before = listing(busybox.store)
     again = busybox.build(tags=["app"], output=())
     assert (again.ran, again.sandboxes) == ([], [])
@@ -53,6 +60,7 @@ def test_an_unchanged_build_with_run_writes_nothing(busybox: Project) -> None:
     assert listing(busybox.store) == before
 
 
+@pytest.mark.usefixtures("_files_are_old")
 def test_an_image_without_new_layers_is_unchanged_as_well(busybox: Project) -> None:
     text = 'FROM busybox\nENV A=1\nCMD ["sh"]\n'
     first = busybox.build(text, output=())
@@ -218,6 +226,7 @@ RUN --mount=type=bind,source=.,target=/src [ ! -e /src/never ] && sleep 0.5 && d
 def test_two_processes_that_build_the_same_execute_a_step_once(busybox: Project) -> None:
     need_root()
     busybox.dockerfile(SLOW)
+    Store(busybox.store).close()  # made before, as it is for all but a user's first builds
     command = [*imagekit_command(), "build", "--progress=rawjson", f"--store={busybox.store}"]
     command += [f"--build-context={n}={s}" for n, s in busybox.contexts.items()]
     started = [
