@@ -49,17 +49,17 @@ class Reach:
         parts = split(url)
         listed = self._is_listed(parts)
         loopback = is_loopback(parts.hostname or "")
+        address = _address(parts.hostname or "")
+        if address is not None:
+            self.check_address(url, address, origin=origin)
+        elif loopback and origin and not listed and not is_loopback(split(origin).hostname or ""):
+            _refuse(url, "a redirect led to this machine itself")
         if parts.scheme in _PLAIN and not (loopback or listed or pinned):
             raise FetchError(
                 f"{redact_url(url)}: without TLS anybody on the way can change what is fetched",
                 hint=f"use https, pin the content with --checksum, or {LIST_IT}",
                 code="insecure-url",
             )
-        address = _address(parts.hostname or "")
-        if address is not None:
-            self.check_address(url, address, origin=origin)
-        elif loopback and origin and not listed and not is_loopback(split(origin).hostname or ""):
-            _refuse(url, "a redirect led to this machine itself")
         return parts
 
     def check_redirect(self, previous: str, url: str, *, origin: str, pinned: bool) -> None:
