@@ -7,6 +7,7 @@ from imagekit.errors import LayerError
 from imagekit.executor.layers import LayerContents
 from imagekit.executor.values import Context
 from imagekit.layer.tar import Contents
+from imagekit.layer.tar_writer import FirstLook, Xattrs
 from imagekit.layer.tree import Entry
 
 _CHUNK: Final = 1 << 20
@@ -57,6 +58,7 @@ class Sources:
     def __init__(self, layers: LayerContents) -> None:
         self._layers = layers
         self._named: dict[str, Contents] = {}
+        self._unread: dict[str, FirstLook] = {}
 
     def add(self, source: str, contents: Contents) -> None:
         """Say who reads what `source` names."""
@@ -65,6 +67,8 @@ class Sources:
     def add_context(self, context: Context) -> None:
         """Read files of a local context."""
         self._named[context.source] = context
+        if isinstance(context, FirstLook):
+            self._unread[context.source] = context
 
     def _of(self, entry: Entry) -> Contents:
         return self._named.get(_place(entry)[0], self._layers)
@@ -76,6 +80,19 @@ class Sources:
     def chunks(self, entry: Entry) -> Iterator[bytes]:
         """See `Contents`."""
         return self._of(entry).chunks(entry)
+
+    def read_unknown(self, entry: Entry) -> tuple[bytes, Xattrs] | None:
+        """See `FirstLook`."""
+        contents = self._unread.get(_place(entry)[0])
+        if contents is not None:
+            return contents.read_unknown(entry)
+        data = self.read_small(entry)
+        return None if data is None else (data, entry.xattrs)
+
+    def attributes(self, entry: Entry) -> Xattrs:
+        """See `FirstLook`."""
+        contents = self._unread.get(_place(entry)[0])
+        return entry.xattrs if contents is None else contents.attributes(entry)
 
     def read(self, entry: Entry) -> bytes:
         """A small file whole."""

@@ -1,8 +1,8 @@
 """Contexts of a build: scanned once, and read only where a step reads them."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, Protocol, runtime_checkable
 
 from imagekit.disk.problems import SPECIAL, special_file
 from imagekit.dockerfile.ignore import Matcher, go_match
@@ -19,12 +19,33 @@ PATTERNS: Final = Patterns(matcher=Matcher, matches=go_match)
 """What patterns in COPY and ADD mean."""
 
 
+MUCH: Final = 16 << 20
+"""From so many bytes on it matters that files are read but once."""
+
+
+@runtime_checkable
+class Unread(Protocol):
+    """A context whose files can be packed before they were digested (`FolderContext`)."""
+
+    @property
+    def source(self) -> str:
+        """What the `where` of its files names."""
+
+    def unknown_size(self, paths: Iterable[str]) -> int:
+        """How many bytes of these files nobody has read yet."""
+
+    def learn(self, found: Iterable[tuple[str, bytes, tuple[tuple[str, bytes], ...]]]) -> None:
+        """Note digests and attributes of files that were read elsewhere."""
+
+
 class Contexts:
     """The contexts that a build was given, by name; the main one has the empty name."""
 
     def __init__(self, given: Mapping[str, Context]) -> None:
         self._given = dict(given)
         self._trees: dict[str, Tree] = {}
+        self._digests: dict[tuple[str, Copy, int], Digest] = {}
+        self._files: dict[tuple[str, Copy, int], Sequence[str]] = {}
         self._lock = threading.Lock()
 
     def context(self, name: str) -> Context:
@@ -64,10 +85,50 @@ class Contexts:
 
     def copy_digest(self, name: str, op: Copy, position: int) -> Digest:
         """The digest of what a copy reads of this context, its input at a position."""
-        named = [s for s in op.sources if isinstance(s, CopySource) and s.input == position]
-        tree = self.tree(name)
-        paths = [path for s in named for path in selected_files(as_source(s, tree), op)]
-        return copy_content(op, position, self.tree_for(name, paths))
+        key = (name, op, position)
+        found = self._digests.get(key)
+        if found is None:
+            paths = self.files_of(name, op, position)
+            found = copy_content(op, position, self.tree_for(name, paths))
+            self._digests[key] = found
+        return found
+
+    def files_of(self, name: str, op: Copy, position: int) -> Sequence[str]:
+        """Where the files are that a copy reads of this context, links resolved."""
+        key = (name, op, position)
+        found = self._files.get(key)
+        if found is None:
+            tree = self.tree(name)
+            found = [
+                path
+                for source in op.sources
+                if isinstance(source, CopySource) and source.input == position
+                for path in selected_files(as_source(source, tree), op)
+            ]
+            self._files[key] = found
+        return found
+
+    def is_unread(self, name: str, op: Copy, position: int) -> bool:
+        """Whether a copy reads much of a context that nobody has digested yet."""
+        context = self.context(name)
+        if op.kind != "copy" or not isinstance(context, Unread):
+            return False
+        return context.unknown_size(self.files_of(name, op, position)) >= MUCH
+
+    def learn(self, name: str, packed: Iterable[tuple[Entry, Entry]]) -> None:
+        """Take digests and attributes from what was packed of a context.
+
+        Args:
+            name: of the context.
+            packed: entries as they were copied, and as they are in the layer.
+        """
+        context = self.context(name)
+        if isinstance(context, Unread):
+            context.learn(
+                (str(copied.where.at), written.digest, written.xattrs)
+                for copied, written in packed
+                if copied.where is not None and copied.where.source == context.source
+            )
 
     def mount_digest(self, name: str, mounts: Sequence[BindMount]) -> Digest:
         """The digest of what bind mounts show of this context."""
@@ -142,6 +203,18 @@ def mounts_content(mounts: Sequence[BindMount], tree: Tree) -> Digest:
             )
         digests.append(str(tree_digest(node)))
     return Digest.of("\n".join(["mounted", *digests]).encode())
+
+
+def refuse_special(tree: Tree, paths: Iterable[str]) -> None:
+    """Check that these are files and links.
+
+    Raises:
+        ContextError: one is a device, a pipe or a socket.
+    """
+    for path in paths:
+        entry = tree.get(path)
+        if entry is not None and entry.kind in SPECIAL:
+            raise special_file(entry, path)
 
 
 def _known(path: str, entry: Entry) -> bool:

@@ -26,7 +26,7 @@ from imagekit.events import (
     ignore_events,
 )
 from imagekit.executor.cache import BuildCache
-from imagekit.executor.graph import Graph, Node, build_graph, content_record, located
+from imagekit.executor.graph import Graph, Node, build_graph, content_record, located, name_node
 from imagekit.executor.inputs import Inputs
 from imagekit.executor.values import Layer, Outcome
 from imagekit.oci.digest import Digest
@@ -128,7 +128,9 @@ class Engine:
                 raise
 
     def _look_up(self, graph: Graph) -> None:
-        usable = [n for n in graph.nodes if n.makes_layer and self._may_use_cache(n)]
+        usable = [
+            n for n in graph.nodes if n.makes_layer and not n.unknown and self._may_use_cache(n)
+        ]
         found = self._cache.lookup(node.key for node in usable)
         pending = list(graph.results)
         while pending:
@@ -227,8 +229,17 @@ class Engine:
             raise error from error.__cause__
 
     def _run_step(self, node: Node, inputs: Sequence[Outcome]) -> None:
-        contents = self._inputs.digests(node.step, inputs)
-        by_content = content_record(node, contents)
+        layer = self._run_unread(node, inputs) if node.unknown else None
+        if node.unknown:
+            name_node(node, self._inputs)
+        if layer is None:
+            layer = self._run_known(node, inputs)
+        node.layer = layer
+        node.outcome = _with_layer(node, layer)
+
+    def _run_known(self, node: Node, inputs: Sequence[Outcome]) -> Layer:
+        """The layer of a step, from the cache or by running it."""
+        by_content = content_record(node, self._inputs.digests(node.step, inputs))
         with self._single_flight(by_content.key()):
             layer = self._find(node, by_content)
             if layer is None:
@@ -237,8 +248,22 @@ class Engine:
             else:
                 self._cache.save([node.record], layer, scope=node.step.name)
                 self._observer(StepCached(step=node.info))
-        node.layer = layer
-        node.outcome = _with_layer(node, layer)
+        return layer
+
+    def _run_unread(self, node: Node, inputs: Sequence[Outcome]) -> Layer | None:
+        """The layer of a step that is run before what it reads was digested; None if it was.
+
+        Should the cache have it after all, what the cache has counts: equal steps give one layer.
+        """
+        with self._single_flight(node.key):
+            if not self._inputs.is_unread(node.step, inputs):
+                return None
+            layer = self._run_handler(node, inputs)
+            name_node(node, self._inputs)
+            by_content = content_record(node, self._inputs.digests(node.step, inputs))
+            layer = self._find(node, by_content) or layer
+            self._cache.save([node.record, by_content], layer, scope=node.step.name)
+        return layer
 
     def _single_flight(self, key: Digest) -> AbstractContextManager[None]:
         """Only one thread of all processes on this store is in the block of one key."""

@@ -1,7 +1,7 @@
 """The steps of all plans as one graph, in which equal steps are one node."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from attrs import define, field
 
@@ -12,12 +12,17 @@ from imagekit.oci.digest import Digest
 from imagekit.plan.key import KeyRecord, cache_key
 from imagekit.plan.ops import Base, Fetch, Local, Plan, Step
 
+_UNREAD: Final = Digest.of(b"not read yet")
+
 
 class Reads(Protocol):
     """Whoever knows what steps read (`inputs.Inputs`)."""
 
-    def local_digest(self, step: Step, position: int, name: str) -> Digest:
-        """The digest of what a step reads of a local context, its input at a position."""
+    def local_digest(self, step: Step, position: int, name: str) -> Digest | None:
+        """The digest of what a step reads of a local context, its input at a position.
+
+        None where it is better to read it once, when the step runs.
+        """
 
     def layer_digest(self, step: Step, position: int, outcome: Outcome) -> Digest:
         """The digest of what a step reads of layers, its input at a position."""
@@ -29,7 +34,9 @@ class Node:
 
     Attributes:
         inputs: the nodes that give its inputs.
-        record: what its key is made of: its definition, known before anything runs.
+        record: what its key is made of: its definition, known before anything runs, unless...
+        unknown: ...something that it reads, or that an input reads, was not looked into yet. The
+            key then only tells the node from others, until `name_node` gives the real one.
         info: as events name it.
         layer: the layer it was found to give.
         needed: whether something that runs, or the result, needs it.
@@ -42,6 +49,7 @@ class Node:
     inputs: tuple["Node", ...]
     record: KeyRecord
     key: Digest
+    unknown: bool = False
     info: StepInfo
     layer: Layer | None = None
     needed: bool = False
@@ -83,17 +91,25 @@ def build_graph(plans: Sequence[Plan], reads: Reads, fetched: Mapping[Fetch, Out
         for step in plan.steps:
             inputs = tuple(nodes[i] for i in step.inputs)
             try:
-                record = _definition(step, inputs, reads)
+                record, unknown = _definition(step, inputs, reads)
             except ImagekitError as exc:
                 failures.setdefault(str(step.span or step.name), located(step, plan, exc))
-                record = cache_key(step.op, step.platform, [i.key for i in inputs])
+                record, unknown = cache_key(step.op, step.platform, [i.key for i in inputs]), True
             key = record.key()
             node = by_key.get(key)
             if node is None:
                 info = StepInfo(
                     id=len(by_key) + 1, name=_name(step, several=len(plans) > 1), span=step.span
                 )
-                node = Node(step=step, plan=plan, inputs=inputs, record=record, key=key, info=info)
+                node = Node(
+                    step=step,
+                    plan=plan,
+                    inputs=inputs,
+                    record=record,
+                    key=key,
+                    unknown=unknown,
+                    info=info,
+                )
                 if isinstance(step.op, Fetch):
                     node.outcome = fetched[step.op]
                 by_key[key] = node
@@ -112,12 +128,23 @@ def _last(failures: Sequence[ImagekitError]) -> ImagekitError:
     return error
 
 
-def _definition(step: Step, inputs: Sequence[Node], reads: Reads) -> KeyRecord:
+def name_node(node: Node, reads: Reads) -> None:
+    """Give a node its real key, now that all it reads is known."""
+    node.record, node.unknown = _definition(node.step, node.inputs, reads)
+    node.key = node.record.key()
+
+
+def _definition(step: Step, inputs: Sequence[Node], reads: Reads) -> tuple[KeyRecord, bool]:
+    """The record of a step, and whether something in it is not known yet."""
     parents = [_input_digest(step, n, node, reads) for n, node in enumerate(inputs)]
-    return cache_key(step.op, step.platform, parents)
+    unknown = None in parents or any(node.unknown for node in inputs)
+    fields = cache_key(step.op, step.platform, [p or _UNREAD for p in parents])
+    if unknown:
+        fields = KeyRecord((("known", "no"), *fields.fields))
+    return fields, unknown
 
 
-def _input_digest(step: Step, position: int, node: Node, reads: Reads) -> Digest:
+def _input_digest(step: Step, position: int, node: Node, reads: Reads) -> Digest | None:
     """What is known of an input before anything runs: its content, or else its key."""
     match node.step.op:
         case Local(name):

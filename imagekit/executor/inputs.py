@@ -40,22 +40,44 @@ class Inputs:
             raise UsageError(f"nobody is there to fetch {op.shown}")
         return Outcome(layers=(self._fetch(op),))
 
-    def local_digest(self, step: Step, position: int, name: str) -> Digest:
-        """The digest of what a step reads of a local context, its input at a position."""
+    def local_digest(self, step: Step, position: int, name: str) -> Digest | None:
+        """The digest of what a step reads of a local context, its input at a position.
+
+        None for a copy of much that was never digested, in a store that has no result of the step:
+        a hit is unlikely then, and to read everything twice would take longest.
+        """
         match step.op:
             case Copy() as op:
+                if self._contexts.is_unread(name, op, position) and not self._was_run(step):
+                    return None
                 return self._contexts.copy_digest(name, op, position)
             case Exec() as op:
                 return self._contexts.mount_digest(name, _mounts_of(op, position))
             case _:
                 raise UsageError(f"{step.name}: reads no local context")
 
+    def is_unread(self, step: Step, inputs: Sequence[Outcome]) -> bool:
+        """Whether a step is still better run than looked up."""
+        return any(
+            outcome.context is not None
+            and self.local_digest(step, position, outcome.context) is None
+            for position, outcome in enumerate(inputs)
+        )
+
+    def _was_run(self, step: Step) -> bool:
+        return bool(self._layers.store.database.recent_records(step.name, 1))
+
     def digests(self, step: Step, inputs: Sequence[Outcome]) -> list[Digest]:
         """Digests of what a step reads of each input, now that they are there."""
         digests = []
         for position, outcome in enumerate(inputs):
             if outcome.context is not None:
-                digests.append(self.local_digest(step, position, outcome.context))
+                name = outcome.context
+                known = self.local_digest(step, position, name)
+                if known is None and isinstance(step.op, Copy):
+                    known = self._contexts.copy_digest(name, step.op, position)
+                if known is not None:
+                    digests.append(known)
             elif position == 0:
                 digests.append(content_id(outcome.layers))
             else:

@@ -178,13 +178,14 @@ class Snapshots:
 
     def _keep(self, name: str, upper: Path) -> None:
         """Make the upper folder of a step that of its layer: it need not be laid out again."""
-        if self._store.snapshot(name) is not None:
-            return
-        self._bench.flat().make_upper(upper, IMPLIED)  # only what is ours can be moved
-        with self._store.new_snapshot(name, remove=self._bench.remove) as pending:
-            pending.path.rmdir()
-            upper.rename(pending.path)
-            pending.commit()
+        with self._store.lock(f"snapshot {name}"):
+            if self._store.snapshot(name) is not None:
+                return
+            self._bench.flat().make_upper(upper, IMPLIED)  # only what is ours can be moved
+            with self._store.new_snapshot(name, remove=self._bench.remove) as pending:
+                pending.path.rmdir()
+                upper.rename(pending.path)
+                pending.commit()
 
     # Folders that are no layers.
 
