@@ -4,7 +4,7 @@
     oci-layout        says that it is one
     imagekit.db       indexes, facts, records, names (see `database`)
     indexes/          large layer indexes
-    snapshots/        laid-out layers, for RUN
+    snapshots/        laid-out layers, for RUN; they appear and go whole
     caches/           what cache mounts keep
     ingest/ leases/ locks/ quarantine/ temp/
 
@@ -71,6 +71,7 @@ class PendingSnapshot:
         """Give it its name; where another process was first, that one's folder comes back."""
         target = self._store.snapshot_path(self._name)
         with storing(f"cannot keep snapshot {self._name}"):
+            os.utime(self.path)  # until its row is written, a pruner can tell only by this
             try:
                 self.path.rename(target)
             except OSError:
@@ -288,19 +289,26 @@ class Store:
         path = self.snapshot_path(name)
         if not path.is_dir():
             return None
+        with self.snapshots_locked(exclusive=False):
+            return path if path.is_dir() and self._believe(name, path) else None
+
+    def snapshots_locked(self, *, exclusive: bool) -> contextlib.AbstractContextManager[None]:
+        """Held shared to find and touch a snapshot, exclusively to take an unused one away."""
+        return locked(self.path / "locks" / "snapshots", exclusive=exclusive)
+
+    def _believe(self, name: str, path: Path) -> bool:
         row = self.database.snapshot(name)
         now, boot = int(time.time()), boot_id()
         if row is None or not (row.durable or row.boot == boot):
-            return None
+            return False
         if now - row.used > 3600 or (not row.durable and now - row.created > _WRITTEN_BACK_S):
             durable = row.durable or now - row.created > _WRITTEN_BACK_S
             self.database.put_snapshot(
                 SnapshotRow(name=name, boot=boot, durable=durable, created=row.created, used=now)
             )
         if self._lease is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(path)
-        return path
+            os.utime(path)
+        return True
 
     @contextlib.contextmanager
     def new_snapshot(

@@ -161,17 +161,26 @@ def _put_back(temp: Path, blobs: BlobFolder) -> None:
 def _sweep_snapshots(
     store: Store, horizon: float, remove_tree: Callable[[Path], None]
 ) -> tuple[str, ...]:
-    rows = {row.name: row for row in store.database.snapshots()}
     removed = []
     for path in sorted((store.path / "snapshots").iterdir()):
-        row = rows.get(path.name)
-        with contextlib.suppress(FileNotFoundError):
-            if max(path.stat().st_mtime, row.used if row else 0) >= horizon:
-                continue
-            store.database.forget_snapshot(path.name)
-            remove_tree(path)
-            removed.append(path.name)
+        with store.temp_folder(remove=remove_tree) as temp:
+            if _take_away(store, path, horizon, temp / "snapshot"):
+                removed.append(path.name)
     return tuple(removed)
+
+
+def _take_away(store: Store, path: Path, horizon: float, aside: Path) -> bool:
+    """Move a snapshot aside unless it was used after `horizon`; nobody finds it meanwhile."""
+    with store.snapshots_locked(exclusive=True), storing("cannot prune"):
+        row = store.database.snapshot(path.name)
+        try:
+            if max(path.stat().st_mtime, row.used if row else 0) >= horizon:
+                return False
+            store.database.forget_snapshot(path.name)
+            path.rename(aside)
+        except FileNotFoundError:
+            return False  # another pruner took it
+    return True
 
 
 def _remove_locks(locks: Path) -> None:

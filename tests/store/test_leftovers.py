@@ -1,11 +1,14 @@
 """What killed builds leave, caches and locks: who removes them, and when not."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 
+from imagekit.store.database import SnapshotRow
 from imagekit.store.local import Store
 from imagekit.store.prune import prune
 
@@ -69,3 +72,40 @@ def test_caches_stay_until_they_are_asked_for_and_while_a_build_runs(store: Stor
     assert cache.exists()
     assert prune(store, remove_tree=shutil.rmtree, caches=True).caches == 1
     assert list(store.caches.iterdir()) == []
+
+
+def test_a_snapshot_is_not_pruned_in_the_moment_it_gets_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = store.database.put_snapshot
+
+    def prune_first(row: SnapshotRow) -> None:
+        with Store(store.path) as other:
+            prune(other, remove_tree=shutil.rmtree, records_older_than_s=0, grace_s=0)
+        put(row)
+
+    monkeypatch.setattr(store.database, "put_snapshot", prune_first)
+    with store.lease(), store.new_snapshot("layer", remove=shutil.rmtree) as pending:
+        os.utime(pending.path, (0, 0))  # as the layer has it
+        path = pending.commit()
+    assert store.snapshot("layer") == path
+
+
+def test_a_snapshot_is_gone_whole_or_not_at_all(store: Store) -> None:
+    with store.new_snapshot("layer", remove=shutil.rmtree) as pending:
+        (pending.path / "file").write_text("x")
+        pending.commit()
+    seen = []
+
+    def remove(folder: Path) -> None:
+        seen.append(store.snapshot("layer"))
+        shutil.rmtree(folder)
+
+    old = store.database.snapshot("layer")
+    assert old is not None
+    store.database.put_snapshot(evolve(old, used=0))
+    os.utime(store.snapshot_path("layer"), (0, 0))
+    assert prune(store, remove_tree=remove, records_older_than_s=0, grace_s=0).snapshots == (
+        "layer",
+    )
+    assert seen == [None]
