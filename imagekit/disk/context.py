@@ -133,6 +133,7 @@ class FolderContext:
         self._folders: dict[str, int] = {}
         self._dirty = False
         self._looked_ns = 0
+        self.is_known = False
         try:
             self._root = open_root(root)
         except OSError as exc:
@@ -176,6 +177,7 @@ class FolderContext:
                 scanner = _Scanner(self, self._known)
                 self._tree = scanner.run(self._root)
                 self._known = scanner.seen
+                self.is_known = scanner.is_known
             return self._tree
 
     def prunes(self, path: str) -> bool:
@@ -405,6 +407,7 @@ class _Scanner:
 
     def __init__(self, context: "FolderContext", known: dict[str, Known]) -> None:
         self.seen: dict[str, Known] = {}
+        self.is_known = True
         self._known = known
         self._context = context
         self._inodes: dict[tuple[int, int], int] = {}
@@ -455,6 +458,8 @@ class _Scanner:
         known = self._known.get(path)
         if known is None or known[:5] != look:
             known = Known(*look)
+        if not known.digest:
+            self.is_known = False
         self.seen[path] = known
         inode = 0
         if status.st_nlink > 1:
@@ -482,6 +487,7 @@ class _Scanner:
             with readable(path):
                 target = os.readlink(path.rpartition("/")[2], dir_fd=parent)
             return Entry(SYMLINK, 0o777, mtime=mtime, link=target)
+        self.is_known = False
         where = Where(self._context.source, path)
         return Entry(kind, status.st_mode & 0o7777, mtime=mtime, where=where)
 

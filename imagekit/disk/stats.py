@@ -13,6 +13,7 @@ import json
 import struct
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 _MAGIC: Final = b"imagekit-stat-cache\0\x01"
@@ -108,7 +109,8 @@ def _decode(data: bytes) -> dict[str, Known]:
     at += extra_size
     end = at + count * _ROW.size
     names = data[end:].decode("utf-8", "surrogateescape").split("\0") if count else []
-    rows = map(Known._make, [(*r, ()) for r in _ROW.iter_unpack(memoryview(data)[at:end])])
+    new = partial(tuple.__new__, Known)  # half the time of Known(*row), 20,000 times
+    rows = map(new, [(*r, ()) for r in _ROW.iter_unpack(memoryview(data)[at:end])])
     known = dict(zip(names, rows, strict=True))
     for path, pairs in rare.items():
         xattrs = tuple((name, base64.b64decode(value)) for name, value in pairs)

@@ -31,6 +31,10 @@ class Unread(Protocol):
     def source(self) -> str:
         """What the `where` of its files names."""
 
+    @property
+    def is_known(self) -> bool:
+        """Whether, after a scan, there is nothing left to digest."""
+
     def unknown_size(self, paths: Iterable[str]) -> int:
         """How many bytes of these files nobody has read yet."""
 
@@ -88,8 +92,11 @@ class Contexts:
         key = (name, op, position)
         found = self._digests.get(key)
         if found is None:
-            paths = self.files_of(name, op, position)
-            found = copy_content(op, position, self.tree_for(name, paths))
+            context = self.context(name)
+            tree = self.tree(name)
+            if not (isinstance(context, Unread) and context.is_known):
+                tree = self.tree_for(name, self.files_of(name, op, position))
+            found = copy_content(op, position, tree)
             self._digests[key] = found
         return found
 
@@ -112,6 +119,9 @@ class Contexts:
         """Whether a copy reads much of a context that nobody has digested yet."""
         context = self.context(name)
         if op.kind != "copy" or not isinstance(context, Unread):
+            return False
+        self.tree(name)
+        if context.is_known:
             return False
         return context.unknown_size(self.files_of(name, op, position)) >= MUCH
 
