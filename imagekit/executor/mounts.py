@@ -141,11 +141,20 @@ class Mounts:
 
         def fill(folder: Path) -> None:
             if mount.input is not None:
-                self._snapshots.fill(folder, inputs[mount.input].layers, mount.source)
+                self._fill(folder, inputs[mount.input], mount.source)
 
         root = Entry(DIRECTORY, mount.mode, mount.uid, mount.gid)
         folder = self._snapshots.cache_folder(name, root, fill)
         return base.BindMount(source=str(folder), target=mount.target, read_only=mount.read_only)
+
+    def _fill(self, folder: Path, outcome: Outcome, source: str) -> None:
+        """Put what a cache starts with into its folder."""
+        if outcome.context is None:
+            self._snapshots.fill(folder, outcome.layers, source)
+        else:
+            name = outcome.context
+            tree = self._contexts.tree_for(name, self._contexts.files_below(name, source))
+            self._snapshots.fill_from(folder, tree, source, self._contexts.context(name))
 
 
 def _cache_name(mount: ops.CacheMount) -> str:

@@ -241,6 +241,10 @@ class Snapshots:
         finally:
             contents.close()
 
+    def fill_from(self, path: Path, tree: Tree, source: str, contents: Contents) -> None:
+        """Copy a folder of a tree into one on the disk."""
+        self._fill(tree, source, contents, path, keep_path=False)
+
     @storing("cannot lay out what a step mounts")
     def _fill(
         self, tree: Tree, source: str, contents: Contents, dest: Path, *, keep_path: bool

@@ -109,3 +109,12 @@ def test_a_full_disk_while_layers_are_laid_out_is_a_typed_error(
     with pytest.raises(ImagekitError, match="No space left") as caught:
         busybox.build("FROM busybox\nRUN true\n", sandbox="auto")
     assert caught.value.code == "no-space"
+
+
+def test_a_cache_starts_with_what_a_context_has(busybox: Project) -> None:
+    busybox.write({"seed/f": "seeded"})
+    built = busybox.build(
+        "FROM busybox\nRUN --mount=type=cache,target=/c,from=seeds cat /c/f > /seen\n",
+        build_contexts={"seeds": busybox.context / "seed"},
+    )
+    assert built.text("seen") == "seeded"
