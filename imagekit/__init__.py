@@ -5,8 +5,8 @@
     result = imagekit.build(".", tags=["registry.example/app:1.2"], output="oci:dist/app")
     print(result.digest)
 
-What this package gives is in `api`; errors are in `errors`, events in `events`. Names are loaded
-when they are first used, so that importing costs nothing.
+What this package gives is in `api` and `language`; errors are in `errors`, events in `events`.
+Names are loaded when they are first used, so that importing costs nothing.
 """
 
 from importlib import import_module
@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from imagekit.api import build, inspect, prune, pull, push
     from imagekit.builder import Result
+    from imagekit.dockerfile.printer import print_dockerfile, replace
     from imagekit.errors import ImagekitError
     from imagekit.events import Event, Observer
+    from imagekit.language import check, fix, outline, parse, pin, plan_build, targets
     from imagekit.oci.platform import Platform
     from imagekit.oci.reference import Reference
     from imagekit.options import Secret
@@ -32,6 +34,15 @@ _HOMES = {
     "prune": "api",
     "pull": "api",
     "push": "api",
+    "check": "language",
+    "fix": "language",
+    "outline": "language",
+    "parse": "language",
+    "pin": "language",
+    "plan_build": "language",
+    "targets": "language",
+    "print_dockerfile": "dockerfile.printer",
+    "replace": "dockerfile.printer",
     "Result": "builder",
     "ImagekitError": "errors",
     "Event": "events",
@@ -56,10 +67,19 @@ __all__ = [
     "Secret",
     "Store",
     "build",
+    "check",
+    "fix",
     "inspect",
+    "outline",
+    "parse",
+    "pin",
+    "plan_build",
+    "print_dockerfile",
     "prune",
     "pull",
     "push",
+    "replace",
+    "targets",
 ]
 
 

@@ -24,7 +24,8 @@ from imagekit.contexts import (
 from imagekit.delivery import Delivery, Packed, Packer
 from imagekit.disk.context import FolderContext
 from imagekit.dockerfile.ignore import Matcher
-from imagekit.errors import DockerfileError, ImagekitError, NotFoundError, UsageError
+from imagekit.dockerfile.instructions import Dockerfile
+from imagekit.errors import DockerfileError, ImagekitError, NotFoundError, Span, UsageError
 from imagekit.events import BuildFinished, Event, Observer
 from imagekit.executor.cache import BuildCache
 from imagekit.executor.contexts import Contexts
@@ -233,6 +234,11 @@ class Builder:
                 ignore=_ignore_of(opened),
                 expand_from=request.expand_from,
             )
+
+    def dockerfile(self, request: Request) -> tuple[str, bytes]:
+        """The name of the Dockerfile of a request, and its bytes."""
+        with self._inputs(request) as (opened, _, _):
+            return opened.filename, opened.text
 
     @contextmanager
     def _inputs(self, request: Request) -> "Iterator[tuple[Opened, Bases, _Fetching]]":
@@ -450,16 +456,23 @@ def _resolve(bases: Bases, graph: StageGraph, request: BaseRequest) -> ResolvedB
         node = next((n for n in graph.nodes if graph.request(n) == request), None)
         if node is None:
             raise
-        stages = [n.name for n in graph.nodes if n.name]
-        hint = did_you_mean(request.reference.familiar.removesuffix(":latest"), stages)
-        raise DockerfileError(
-            f"cannot get the image {request}: {exc.message}",
-            span=node.span,
-            filename=graph.file.filename,
-            source=graph.file.source,
-            hint=hint or exc.hint,
-            code=exc.code,
-        ) from exc
+        raise place_base_error(graph.file, str(request), node.span, exc) from exc
+
+
+def place_base_error(
+    file: Dockerfile, image: str, span: Span, error: ImagekitError
+) -> DockerfileError:
+    """The error that says which line of a Dockerfile asks for an image that cannot be had."""
+    name = Reference.parse(image).familiar.removesuffix(":latest") if "//" not in image else ""
+    hint = did_you_mean(name, [stage.name for stage in file.stages if stage.name])
+    return DockerfileError(
+        f"cannot get the image {image}: {error.message}",
+        span=span,
+        filename=file.filename,
+        source=file.source,
+        hint=hint or error.hint,
+        code=error.code,
+    )
 
 
 def _codec(request: Request, plans: Sequence[Plan]) -> Codec:

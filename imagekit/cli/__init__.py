@@ -38,6 +38,10 @@ _COMMANDS: Final[Mapping[str, tuple[str, str]]] = {
     "push": ("images", "Push an image to a registry."),
     "pull": ("images", "Fetch an image from a registry into the store."),
     "prune": ("images", "Remove what no image needs from the store."),
+    "parse": ("language", "Show the instructions of a Dockerfile."),
+    "plan": ("language", "Show what a build would do; nothing runs."),
+    "check": ("language", "Run build checks on a Dockerfile, and mend it."),
+    "pin": ("language", "Give the images of a Dockerfile their digests."),
 }
 """Command -> the module that has it, and what it does."""
 
@@ -84,6 +88,18 @@ def _unknown_option(word: str, known: Sequence[str]) -> UsageError:
 
 
 def _report(error: ImagekitError) -> None:
+    lines = _told(error)
+    others = error.others if isinstance(error, DockerfileError) else ()
+    for other in others:
+        lines += ["", *_told(other)]
+    if others:
+        lines += ["", f"{len(others) + 1} errors"]
+    shown = (escape_control(line) for text in lines for line in text.split("\n"))
+    sys.stderr.write("\n".join(shown) + "\n")
+
+
+def _told(error: ImagekitError) -> list[str]:
+    """The lines that say what went wrong, where, and what to try."""
     lines = []
     if isinstance(error, StepFailedError) and error.log_tail:
         lines += [f"--- the last output of {error.step}", error.log_tail.rstrip("\n"), "---"]
@@ -94,8 +110,7 @@ def _report(error: ImagekitError) -> None:
     lines += [f"note: {note}" for note in getattr(error, "__notes__", ())]
     if error.hint:
         lines.append(f"hint: {error.hint}")
-    shown = (escape_control(line) for text in lines if text for line in text.split("\n"))
-    sys.stderr.write("\n".join(shown) + "\n")
+    return [line for line in lines if line]
 
 
 def _parser(words: Sequence[str]) -> argparse.ArgumentParser:

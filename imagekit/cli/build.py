@@ -3,11 +3,9 @@
 import argparse
 import gc
 import json
-import os
 import sys
-from collections.abc import Sequence
 
-from imagekit.cli.words import Run, add_store, split
+from imagekit.cli.words import Run, add_definition, add_store, context_of, definition, split
 from imagekit.progress import MODES, progress
 
 
@@ -21,25 +19,8 @@ def add_build(parser: argparse.ArgumentParser) -> Run:
         help="what COPY and ADD read: a folder, a tar archive, a URL of one or of a git repository"
         " (https://HOST/REPO.git#REF:FOLDER); -: an archive or a Dockerfile on stdin",
     )
-    add(
-        "-f",
-        "--file",
-        metavar="FILE",
-        help="the Dockerfile (default: CONTEXT/Dockerfile; -: stdin)",
-    )
+    add_definition(parser)
     add("-t", "--tag", action="append", default=[], metavar="NAME[:TAG]", help="name the image")
-    add("--target", metavar="STAGE", help="build this stage instead of the last")
-    add("--build-arg", action="append", default=[], metavar="NAME[=VALUE]", help="set an ARG")
-    add(
-        "--build-context",
-        action="append",
-        default=[],
-        metavar="NAME=SOURCE",
-        help="a folder, a tar archive, a URL of one or of a git repository,"
-        " oci-layout://FOLDER[:TAG|@DIGEST] or docker-image://REFERENCE",
-    )
-    add("--platform", action="append", default=[], metavar="OS/ARCH[,...]", help="build for these")
-    add("--label", action="append", default=[], metavar="NAME=VALUE", help="set a label")
     add("--annotation", action="append", default=[], metavar="NAME=VALUE", help="annotate it")
     add(
         "-o",
@@ -53,9 +34,6 @@ def add_build(parser: argparse.ArgumentParser) -> Run:
     add("--secret", action="append", default=[], metavar="id=NAME[,src=FILE|,env=NAME]")
     add("--no-cache", action="store_true", help="run every step")
     add("--no-cache-filter", action="append", default=[], metavar="STAGE[,...]")
-    add(
-        "--pull", action="store_true", help="ask the registry for bases even if the store has them"
-    )
     add("--network", default="default", choices=("default", "none", "host"), help="of RUN")
     add("--add-host", action="append", default=[], metavar="NAME:ADDRESS", help="to /etc/hosts")
     add("--ulimit", action="append", default=[], metavar="TYPE=SOFT[:HARD]", help="of RUN")
@@ -63,24 +41,26 @@ def add_build(parser: argparse.ArgumentParser) -> Run:
     add("--allow", action="append", default=[], metavar="ENTITLEMENT")
     add("--sandbox", default="auto", metavar="NAME", help="auto, root, rootless or single-uid")
     add("--jobs", type=int, metavar="N", help="steps that run side by side (default: cores)")
-    add(
-        "--insecure-registry", action="append", default=[], metavar="HOST", help="speak HTTP to it"
-    )
-    add(
-        "--insecure-source",
-        action="append",
-        default=[],
-        metavar="HOST",
-        help="ADD and contexts may fetch from it without TLS, at any address",
-    )
     add("--metadata-file", metavar="FILE", help="write what was built as JSON")
     add("--iidfile", metavar="FILE", help="write the image ID")
     add("--progress", default="auto", choices=[m for m in MODES if m != "quiet"])
     add("-q", "--quiet", action="store_true", help="show nothing but the image ID")
+    add(
+        "--call",
+        default="build",
+        metavar="METHOD[,format=json]",
+        help="instead of a build: check, outline or targets",
+    )
+    add("--check", action="store_true", help="short for --call=check")
     return _build
 
 
 def _build(arguments: argparse.Namespace) -> int:
+    method = "check" if arguments.check else arguments.call
+    if method != "build":
+        from imagekit.cli.language import call  # noqa: PLC0415 - no build
+
+        return call(method, arguments)
     from imagekit import api, options  # noqa: PLC0415 - what --help does not need
 
     _collect_rarely()
@@ -88,20 +68,14 @@ def _build(arguments: argparse.Namespace) -> int:
     observer = progress("quiet" if arguments.quiet else arguments.progress, sys.stderr)
     try:
         result = api.build(
-            sys.stdin.buffer if arguments.context == "-" else arguments.context,
-            dockerfile=sys.stdin.buffer if arguments.file == "-" else arguments.file,
-            target=arguments.target,
-            platforms=split(arguments.platform),
-            build_args=_build_args(arguments.build_arg),
-            build_contexts=options.parse_pairs("--build-context", arguments.build_context),
+            context_of(arguments),
+            **definition(arguments),
             tags=arguments.tag,
             output=outputs,
-            labels=options.parse_pairs("--label", arguments.label),
             annotations=options.parse_pairs("--annotation", arguments.annotation),
             secrets=[options.parse_secret(s) for s in arguments.secret],
             no_cache=arguments.no_cache,
             no_cache_filter=split(arguments.no_cache_filter),
-            pull=arguments.pull,
             network=arguments.network,
             add_hosts=options.parse_hosts(arguments.add_host),
             ulimits=[options.parse_ulimit(u) for u in arguments.ulimit],
@@ -109,8 +83,6 @@ def _build(arguments: argparse.Namespace) -> int:
             allow=split(arguments.allow),
             sandbox=arguments.sandbox,
             jobs=arguments.jobs,
-            insecure_registries=split(arguments.insecure_registry),
-            insecure_sources=split(arguments.insecure_source),
             store=arguments.store,
             observer=observer,
         )
@@ -134,12 +106,3 @@ def _collect_rarely() -> None:
     """
     gc.freeze()
     gc.set_threshold(100_000, 50, 100)
-
-
-def _build_args(given: Sequence[str]) -> dict[str, str]:
-    """Those of `--build-arg`, and SOURCE_DATE_EPOCH of the environment, as buildx passes it on."""
-    from imagekit import options  # noqa: PLC0415 - what --help does not need
-
-    found = options.parse_pairs("--build-arg", given, from_env=True)
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    return found if epoch is None else {"SOURCE_DATE_EPOCH": epoch, **found}

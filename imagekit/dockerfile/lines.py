@@ -5,6 +5,7 @@ has heredocs is for its caller to say, who then asks for their bodies.
 """
 
 import re
+from codecs import BOM_UTF8
 from collections.abc import Iterator, Sequence
 
 from attrs import frozen
@@ -64,6 +65,11 @@ def decode(data: str | bytes, filename: str) -> str:
             code="file-too-large",
         )
     return data.decode("utf-8", "surrogateescape").removeprefix(_BOM)
+
+
+def has_bom(data: str | bytes) -> bool:
+    """Whether a byte order mark stands before a text."""
+    return data.startswith(_BOM) if isinstance(data, str) else data.startswith(BOM_UTF8)
 
 
 def printable(text: str) -> str:

@@ -4,7 +4,6 @@ Two passes. `parse_tree` needs the grammar alone and gives untyped nodes; `build
 its type, checks its arguments and flags, and sorts the instructions into stages.
 """
 
-from codecs import BOM_UTF8
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
@@ -31,7 +30,14 @@ from imagekit.dockerfile.instructions import (
     Stage,
     SyntaxTree,
 )
-from imagekit.dockerfile.lines import LineReader, LogicalLine, decode, printable, with_word
+from imagekit.dockerfile.lines import (
+    LineReader,
+    LogicalLine,
+    decode,
+    has_bom,
+    printable,
+    with_word,
+)
 from imagekit.errors import DockerfileSyntaxError, ExpansionError, Span
 
 MAX_INSTRUCTIONS = 10_000
@@ -102,12 +108,8 @@ def parse_tree(text: str | bytes, *, filename: str = "Dockerfile") -> SyntaxTree
         syntax=detect_syntax(source),
         nodes=tuple(nodes),
         warnings=tuple(warnings),
-        has_bom=_has_bom(text),
+        has_bom=has_bom(text),
     )
-
-
-def _has_bom(text: str | bytes) -> bool:
-    return text.startswith("\ufeff") if isinstance(text, str) else text.startswith(BOM_UTF8)
 
 
 def build_file(tree: SyntaxTree, *, expand_from: bool = False) -> Dockerfile:

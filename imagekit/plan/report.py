@@ -7,7 +7,7 @@ from typing import Any
 from attrs import field, frozen
 
 from imagekit.dockerfile.ignore import Matcher
-from imagekit.dockerfile.lines import decode, printable
+from imagekit.dockerfile.lines import decode, has_bom, printable
 from imagekit.errors import DockerfileError, ImagekitError, Span, StageCycleError
 from imagekit.oci.platform import Platform
 from imagekit.plan.bases import BaseRequest, ResolvedBase
@@ -29,12 +29,14 @@ class CheckReport:
         error: why the file cannot be built, or None; what comes behind it was not checked.
         filename: of the Dockerfile.
         source: its text.
+        has_bom: a byte order mark stood before the text.
     """
 
     warnings: tuple[Finding, ...]
     error: ImagekitError | None = None
     filename: str = "Dockerfile"
     source: str = field(default="", repr=False)
+    has_bom: bool = False
 
     @property
     def is_clean(self) -> bool:
@@ -58,7 +60,7 @@ class CheckReport:
         if self.error is not None:
             document["buildError"] = {
                 "message": printable(self.error.message),
-                "location": _location(_places(self.error)),
+                "location": location(_places(self.error)),
             }
         return document
 
@@ -128,7 +130,13 @@ def check(  # noqa: PLR0913 - the parts of a build, all by name
         lower(graph, known, checks=checks)
     except ImagekitError as exc:
         error = exc
-    return CheckReport(warnings=checks.found, error=error, filename=filename, source=source)
+    return CheckReport(
+        warnings=checks.found,
+        error=error,
+        filename=filename,
+        source=source,
+        has_bom=has_bom(text),
+    )
 
 
 def _summary(count: int) -> str:
@@ -147,11 +155,11 @@ def _warning(finding: Finding) -> dict[str, Any]:
     if finding.rule.url:
         document["url"] = finding.rule.url
     document["detail"] = printable(finding.detail)
-    return {**document, "location": _location([finding.span])}
+    return {**document, "location": location([finding.span])}
 
 
-def _location(spans: Sequence[Span]) -> dict[str, Any]:
-    """One range a line, as BuildKit has it; it leaves out what is zero."""
+def location(spans: Sequence[Span]) -> dict[str, Any]:
+    """Places in BuildKit's JSON: one range a line, without what is zero."""
     numbers = [n for span in spans for n in range(span.line, span.end_line + 1)]
     return {"ranges": [{"start": {"line": n}, "end": {"line": n}} for n in numbers]}
 
