@@ -7,15 +7,21 @@ store's and the registry's.
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from attrs import frozen
 
 from imagekit.bases import STORE, Bases
-from imagekit.errors import NotFoundError, OutputError, UsageError
+from imagekit.errors import (
+    DigestMismatchError,
+    NotFoundError,
+    OutputError,
+    StoreError,
+    UsageError,
+)
 from imagekit.events import Observer
 from imagekit.executor.layers import Layers
 from imagekit.executor.values import Layer
@@ -31,6 +37,9 @@ from imagekit.packer.index import index
 from imagekit.packer.spec import Output
 from imagekit.plan import Plan
 from imagekit.store.database import CacheRecord
+
+if TYPE_CHECKING:
+    from imagekit.store.layout import Layout
 
 Writer = Callable[[BinaryIO], object]
 """Writes a result to an open file."""
@@ -229,10 +238,11 @@ class Delivery:
                 lambda stream: write_oci_archive(stream, source, packed.root, names=names),
             )
             return
-        layout = Layout(Path(output.dest), create=True)
-        copy(source, packed.root, layout, observer=self._observer)
-        for name in names or ("latest",):
-            layout.tag(packed.root, name)
+        with _new_folder(Path(output.dest)) as folder:
+            target = _Written(Layout(folder, create=True), output.dest)
+            copy(source, packed.root, target, observer=self._observer)
+            for name in names or ("latest",):
+                target.tag(packed.root, name)
 
     def _docker(self, output: Output, packed: Packed, names: Sequence[str]) -> None:
         from imagekit.store.archive import write_docker_archive  # noqa: PLC0415
@@ -271,6 +281,69 @@ class Delivery:
                 if origin.host == reference.host:
                     found.append(origin.repository)
         return tuple(dict.fromkeys(found))
+
+
+class _Written:
+    """A layout that is an output: what cannot be written there is no fault of the store."""
+
+    def __init__(self, layout: "Layout", dest: str) -> None:
+        self._layout = layout
+        self._dest = dest
+
+    def exists(self, descriptor: Descriptor) -> bool:
+        """See `Target`."""
+        return self._layout.exists(descriptor)
+
+    def write(self, descriptor: Descriptor, open_source: Callable[[], BinaryIO]) -> None:
+        """See `Target`."""
+        with open_source() as source:
+            try:
+                self._layout.write(descriptor, lambda: source)
+            except DigestMismatchError:
+                raise
+            except StoreError as exc:
+                raise _unwritable(self._dest, exc) from exc
+
+    def tag(self, descriptor: Descriptor, name: str) -> None:
+        """See `Tagger`."""
+        try:
+            self._layout.tag(descriptor, name)
+        except StoreError as exc:
+            raise _unwritable(self._dest, exc) from exc
+
+
+@contextmanager
+def _new_folder(path: Path) -> Iterator[Path]:
+    """The folder to write to: that of the path, or a new one that gets its name when it is whole.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    if path.exists():
+        yield path
+        return
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        fresh.mkdir(parents=True)
+        yield fresh
+        fresh.rename(path)
+    except OSError as exc:
+        raise _unwritable(str(path), exc) from exc
+    finally:
+        if fresh.exists():
+            from imagekit.disk.paths import remove_tree  # noqa: PLC0415 - only after a failure
+
+            remove_tree(fresh)
+
+
+def _unwritable(dest: str, exc: OSError | StoreError) -> OutputError:
+    why = exc.message if isinstance(exc, StoreError) else exc.strerror
+    cause = exc.__cause__
+    if isinstance(exc, StoreError) and isinstance(cause, OSError):
+        why = cause.strerror
+    return OutputError(
+        f"cannot write {dest}: {why}", hint="is there room, and may you write there?"
+    )
 
 
 def to_file(dest: str, write: Writer) -> None:

@@ -84,7 +84,8 @@ def _spellings(secrets: Iterable[bytes]) -> Iterable[bytes]:
     """Secrets of 8 bytes and more as they are, in base64 and as in a URL (security spec P-2)."""
     found = set()
     for secret in secrets:
-        for text in {secret, secret.strip()}:
-            if len(text) >= _MASKED_FROM:
-                found |= {text, base64.b64encode(text), quote_from_bytes(text).encode()}
+        bare = secret.strip()  # what a program prints; a line end after it is the program's own
+        for text in {secret, bare}:
+            if len(bare) >= _MASKED_FROM:
+                found |= {bare, base64.b64encode(text), quote_from_bytes(text).encode()}
     return sorted(found, key=len, reverse=True)

@@ -2,11 +2,13 @@
 
 import os
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
+from imagekit.errors import OutputError
 from tests.support.building import Project
 from tests.support.tools import need_root
 
@@ -61,3 +63,20 @@ def test_a_folder_gets_no_devices_and_no_rights_of_others(
     assert not (out / "disk").exists()
     assert stat.S_IMODE((out / "d/f").stat().st_mode) == 0o755
     assert stat.S_IMODE((out / "d/mine").stat().st_mode) == 0o4755
+
+
+def test_a_layout_folder_on_a_full_disk_is_not_left_half_written(
+    files: Project, tmp_path: Path
+) -> None:
+    need_root()
+    files.write({"large": os.urandom(3 << 20)})
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", place], check=True)
+    try:
+        with pytest.raises(OutputError, match="No space left on device"):
+            files.build("FROM scratch\nCOPY large /\n", output=f"oci:{place}/image")
+        assert list(place.iterdir()) == []
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert files.build("FROM scratch\nCOPY large /\n", output=f"oci:{tmp_path}/image").cached

@@ -25,7 +25,9 @@ COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
     "bz2": bz2.compress,
     "xz": lzma.compress,
     "zst": zstandard.ZstdCompressor().compress,
-    "gz in two members": lambda data: gzip.compress(data[:700], mtime=0) + gzip.compress(data[700:]),
+    "gz in two members": lambda data: (
+        gzip.compress(data[:700], mtime=0) + gzip.compress(data[700:])
+    ),
 }
 
 

@@ -226,7 +226,8 @@ RUN --mount=type=bind,source=.,target=/src [ ! -e /src/never ] && sleep 0.5 && d
 def test_two_processes_that_build_the_same_execute_a_step_once(busybox: Project) -> None:
     need_root()
     busybox.dockerfile(SLOW)
-    Store(busybox.store).close()  # made before, as it is for all but a user's first builds
+    with Store(busybox.store) as store:
+        store.tags()  # makes the database, as it is there for all but a user's first builds
     command = [*imagekit_command(), "build", "--progress=rawjson", f"--store={busybox.store}"]
     command += [f"--build-context={n}={s}" for n, s in busybox.contexts.items()]
     started = [
