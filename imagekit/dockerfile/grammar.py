@@ -14,6 +14,8 @@ from imagekit.errors import ExpansionError
 _GAP = re.compile(r"[\t\v\f\r ]+")
 _HEREDOC = re.compile(r"([0-9]*)<<(-?)[\t\n\f\r ]*([^<]*)", re.DOTALL)
 _LONE = re.compile("[\ud800-\udfff]")
+_BRACKET = re.compile(r'"(?:[^"\\]|\\.)*"|[][{}]')
+_MAX_JSON_DEPTH = 10_000
 _NO_ENV: dict[str, str] = {}
 _BYTE_BLANKS = "\t\n\v\f\r \x85\xa0"
 
@@ -197,10 +199,22 @@ def _json_array(text: str) -> tuple[str, ...] | None:
     except ValueError:
         return None  # Then it is plain text that happens to start with a bracket.
     except RecursionError:
+        if not _closes(text):
+            return None
         items = [None]
     if not all(isinstance(item, str) for item in items):
         raise GrammarError("an array in JSON form can hold strings only", "json-not-strings", text)
     return tuple(_LONE.sub("\ufffd", item) for item in items)
+
+
+def _closes(text: str) -> bool:
+    """Whether the brackets of a deep array close, and are not deeper than Go's reader goes."""
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        depth += (match[0] in "[{") - (match[0] in "]}")
+        if depth > _MAX_JSON_DEPTH:
+            return False
+    return depth == 0
 
 
 def _no_string(_: str) -> None:

@@ -122,7 +122,11 @@ def test_limits() -> None:
 
 
 def test_deep_json_is_no_crash() -> None:
-    assert failure("FROM a\nRUN " + "[" * 30000 + "]" * 30000).code == "json-not-strings"
+    assert failure("FROM a\nRUN " + "[" * 9000 + "]" * 9000).code == "json-not-strings"
+    for plain in ("[" * 9000, "[" * 10_001 + "]" * 10_001, "[" * 30_000 + "]" * 30_000):
+        run = parse(f"FROM a\nRUN {plain}").stages[0].commands[0]
+        assert isinstance(run, Run)
+        assert run.argv == (plain,)
 
 
 @pytest.mark.parametrize(
