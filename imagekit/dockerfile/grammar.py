@@ -1,6 +1,7 @@
 """A logical line to a `Node`: keyword, flags and the keyword's own way to split its arguments."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from typing import TypeAlias
@@ -194,7 +195,7 @@ def _json_array(text: str) -> tuple[str, ...] | None:
         return None
     try:
         items = json.loads(
-            text, parse_int=_no_string, parse_float=_no_string, parse_constant=_no_constant
+            text, parse_int=_number, parse_float=_number, parse_constant=_no_constant
         )
     except ValueError:
         return None  # Then it is plain text that happens to start with a bracket.
@@ -217,8 +218,10 @@ def _closes(text: str) -> bool:
     return depth == 0
 
 
-def _no_string(_: str) -> None:
-    """Stand for a number, whose value does not matter."""
+def _number(text: str) -> None:
+    """Stand for a number; one that Go has no float for makes the whole array plain text."""
+    if math.isinf(float(text)):
+        raise ValueError(f"{text} is out of range")
 
 
 def _no_constant(name: str) -> None:

@@ -29,6 +29,9 @@ _THIN: Final = 12
 _MARGIN: Final = 20
 _MAX_LABEL: Final = 48
 _SWEEPS: Final = 8
+_FROM: Final = "2b5d8c"
+_READ: Final = "c2410c"
+_UNUSED: Final = "a8a8a0"
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f\ufffe\uffff]")
 
 
@@ -166,16 +169,15 @@ def _mermaid_text(text: str) -> str:
 def to_svg(drawing: Drawing) -> str:
     """A picture of the graph, as an SVG document that needs nothing else."""
     layout = _Layout(drawing)
-    parts = [_arrow(arrow, way) for arrow, way in layout.ways]
+    parts = [_line(arrow, way) for arrow, way in layout.ways]
+    parts += [_label(arrow, *way[-1]) for arrow, way in layout.ways if arrow.kind != "FROM"]
     parts += [_box(box, *layout.place(index)) for index, box in enumerate(drawing.boxes)]
     width, height = layout.size
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:g}" height="{height:g}" '
         f'viewBox="0 0 {width:g} {height:g}" font-family="sans-serif" font-size="13">\n'
         "<title>Stages</title>\n"
-        '<defs><marker id="head" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" '
-        'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
-        '<path d="M0 0 8 4 0 8z" fill="context-stroke"/></marker></defs>\n'
+        f"<defs>{''.join(map(_head, (_FROM, _READ, _UNUSED)))}</defs>\n"
         f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>\n'
         + "\n".join(parts)
         + "\n</svg>\n"
@@ -214,7 +216,28 @@ def _short(text: str) -> str:
     return escape(text if len(text) <= _MAX_LABEL else f"{text[: _MAX_LABEL - 1]}…")
 
 
-def _arrow(arrow: Arrow, way: Sequence[tuple[float, float]]) -> str:
+def _head(colour: str) -> str:
+    return (
+        f'<marker id="head-{colour}" viewBox="0 0 8 8" refX="7.5" refY="4" markerWidth="8" '
+        'markerHeight="8" markerUnits="userSpaceOnUse" orient="auto">'
+        f'<path d="M0 0 8 4 0 8z" fill="#{colour}"/></marker>'
+    )
+
+
+def _colour(arrow: Arrow) -> str:
+    if not arrow.is_needed:
+        return _UNUSED
+    return _FROM if arrow.kind == "FROM" else _READ
+
+
+def _label(arrow: Arrow, x: float, y: float) -> str:
+    return (
+        f'<text x="{x - 12:g}" y="{y - 5:g}" text-anchor="end" font-size="10" stroke="#fff" '
+        f'stroke-width="3" paint-order="stroke" fill="#{_colour(arrow)}">{arrow.kind}</text>'
+    )
+
+
+def _line(arrow: Arrow, way: Sequence[tuple[float, float]]) -> str:
     (x, y), *rest = way
     path = [f"M{x:g} {y:g}"]
     for at, (to_x, to_y) in enumerate(rest):
@@ -224,19 +247,12 @@ def _arrow(arrow: Arrow, way: Sequence[tuple[float, float]]) -> str:
             half = (to_x - x) / 2
             path.append(f"C{x + half:g} {y:g} {to_x - half:g} {to_y:g} {to_x:g} {to_y:g}")
         x, y = to_x, to_y
-    colour = "#2b5d8c" if arrow.kind == "FROM" else "#c2410c"
-    colour = colour if arrow.is_needed else "#a8a8a0"
+    colour = _colour(arrow)
     dash = "" if arrow.is_needed else ' stroke-dasharray="5 4"'
     weight = 2.2 if arrow.kind == "FROM" else 1.4
-    line = (
-        f'<path d="{"".join(path)}" fill="none" stroke="{colour}" stroke-width="{weight:g}"'
-        f'{dash} marker-end="url(#head)"/>'
-    )
-    if arrow.kind == "FROM":
-        return line
     return (
-        f'{line}<text x="{x - 12:g}" y="{y - 5:g}" text-anchor="end" font-size="10" '
-        f'fill="{colour}">{arrow.kind}</text>'
+        f'<path d="{"".join(path)}" fill="none" stroke="#{colour}" stroke-width="{weight:g}"'
+        f'{dash} marker-end="url(#head-{colour})"/>'
     )
 
 

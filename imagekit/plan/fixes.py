@@ -11,11 +11,12 @@ dockerfile-parse writes instructions anew, and loses their continuations, commen
 
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from attrs import frozen
 
+from imagekit.dockerfile.grammar import split_words
 from imagekit.dockerfile.instructions import Dockerfile
 from imagekit.dockerfile.patch import Header
 from imagekit.dockerfile.words import BLANKS, expand
@@ -110,44 +111,57 @@ def _key_value(header: Header, finding: Finding) -> Header | None:
     found = _LEGACY.fullmatch(header.text)
     if found is None:
         return None
-    new = _one_word(found[2], header.escape)
-    if new is None:
-        return None
-    return header.spliced(found.start(1), found.end(2), f"={new}")
+    gap, start = found.start(1), found.start(2)
+    for added in _quotings(found[2], header.escape):
+        changed = header
+        # From the last to the first, each put behind the character before it.
+        for at in sorted(added.keys() - {0}, reverse=True):
+            before = start + at - 1
+            changed = changed.spliced(before, before + 1, header.text[before] + added[at])
+        changed = changed.spliced(gap, start, "=" + added.get(0, ""))
+        word = changed.text[gap + 1 :][: len(found[2]) + sum(map(len, added.values()))]
+        if _is_same(found[2], word, header.escape):
+            return changed
+    return None
 
 
-def _one_word(value: str, escape: str) -> str | None:
-    if not set(value) & {*BLANKS, '"', "'", escape}:
-        return value
-    tries = [] if set(value) & {'"', "'", escape} else [f'"{value}"']
-    tries.append(_with_escapes(value, escape))
+def _is_same(value: str, word: str, escape: str) -> bool:
+    """Whether a value without `=` and a word with one mean the same."""
     try:
         want = expand(value, {}, escape=escape).result
-        return next((new for new in tries if expand(new, {}, escape=escape).result == want), None)
+        return split_words(word, escape) == [word] and (
+            expand(word, {}, escape=escape).result == want
+        )
     except ExpansionError:
-        return None
+        return False
 
 
-def _with_escapes(value: str, escape: str) -> str:
-    """The same with an escape before each blank that stands in no quotes."""
-    out: list[str] = []
+def _quotings(value: str, escape: str) -> Iterator[Mapping[int, str]]:
+    """Ways to make one word of a value: what to add at which places."""
+    if not set(value) & {*BLANKS}:
+        yield {}
+    elif not set(value) & {'"', "'", escape}:
+        yield {0: '"', len(value): '"'}
+    else:
+        yield dict.fromkeys(_open_blanks(value, escape), escape)
+
+
+def _open_blanks(value: str, escape: str) -> Iterator[int]:
+    """Where blanks stand in no quotes."""
     quote = ""
     at = 0
     while at < len(value):
         char = value[at]
-        at += 1
         if char == escape and quote != "'":
-            out.append(char + value[at : at + 1])
-            at += 1
+            at += 2
             continue
         if quote:
             quote = "" if char == quote else quote
         elif char in "'\"":
             quote = char
         elif char in BLANKS:
-            out.append(escape)
-        out.append(char)
-    return "".join(out)
+            yield at
+        at += 1
 
 
 def _authors(header: Header, finding: Finding) -> Header | None:
