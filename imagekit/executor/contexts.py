@@ -8,7 +8,7 @@ from imagekit.disk.problems import SPECIAL, special_file
 from imagekit.dockerfile.ignore import Matcher, go_match
 from imagekit.errors import PathError, UsageError
 from imagekit.executor.values import Context
-from imagekit.layer.content_digest import content_digest, tree_digest
+from imagekit.layer.content_digest import Complete, content_digest, tree_digest
 from imagekit.layer.draft import Draft
 from imagekit.layer.selection import Filter, Patterns, Source, chosen, join
 from imagekit.layer.tree import DIRECTORY, FILE, SYMLINK, Directory, Entry, Tree, find
@@ -93,10 +93,9 @@ class Contexts:
         found = self._digests.get(key)
         if found is None:
             context = self.context(name)
-            tree = self.tree(name)
-            if not (isinstance(context, Unread) and context.is_known):
-                tree = self.tree_for(name, self.files_of(name, op, position))
-            found = copy_content(op, position, tree)
+            found = copy_content(
+                op, position, self.tree(name), lambda entry: context.digest([entry])[0]
+            )
             self._digests[key] = found
         return found
 
@@ -187,10 +186,19 @@ def selected_files(source: Source, op: Copy) -> Iterator[str]:
                 yield join(match.real, path)
 
 
-def copy_content(op: Copy, position: int, tree: Tree) -> Digest:
-    """The digest of what a copy reads of a tree, its input at a position."""
+def copy_content(op: Copy, position: int, tree: Tree, complete: Complete | None = None) -> Digest:
+    """The digest of what a copy reads of a tree, its input at a position.
+
+    Args:
+        op: the copy.
+        position: of the input.
+        tree: that input.
+        complete: gives digests that the tree does not have.
+    """
     digests = [
-        content_digest(as_source(source, tree), patterns=PATTERNS, exclude=op.exclude)
+        content_digest(
+            as_source(source, tree), patterns=PATTERNS, exclude=op.exclude, complete=complete
+        )
         for source in op.sources
         if isinstance(source, CopySource) and source.input == position
     ]

@@ -8,22 +8,32 @@ Spec: dockerfile-semantics.md section 15.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from imagekit.errors import LayerError
 from imagekit.layer.changes import Changes
 from imagekit.layer.selection import Filter, Patterns, Source, chosen
-from imagekit.layer.tree import FILE, Directory, Entry
+from imagekit.layer.tree import DIRECTORY, FILE, SYMLINK, Directory, Entry
 from imagekit.oci.digest import Digest
 
+Complete = Callable[[Entry], Entry]
+"""Gives an entry with its digest and attributes, for one that has none yet."""
 
-def content_digest(source: Source, *, patterns: Patterns, exclude: tuple[str, ...] = ()) -> Digest:
+
+def content_digest(
+    source: Source,
+    *,
+    patterns: Patterns,
+    exclude: tuple[str, ...] = (),
+    complete: Complete | None = None,
+) -> Digest:
     """The digest of what a source argument of a copy names.
 
     Args:
         source: the argument.
         patterns: what patterns mean.
         exclude: the patterns of --exclude.
+        complete: asked for what has no digest; without it that is an error.
 
     Raises:
         PathError: as for `copying.copy`, if the source is not there.
@@ -31,7 +41,7 @@ def content_digest(source: Source, *, patterns: Patterns, exclude: tuple[str, ..
     """
     parts: list[str] = []
     for match, rules in chosen(source, exclude, patterns):
-        parts += _match(match.within, match.node, rules)
+        parts += _match(match.within, match.node, rules, complete)
     return _digest(parts)
 
 
@@ -60,17 +70,21 @@ def changes_digest(changes: Changes) -> Digest:
     return _digest(parts)
 
 
-def _match(within: str, node: Directory | Entry, rules: Filter) -> Iterable[str]:
+def _match(
+    within: str, node: Directory | Entry, rules: Filter, complete: Complete | None = None
+) -> Iterable[str]:
     yield f"match {len(within)}:{within}"
     if isinstance(node, Directory):
         yield "directory"
-        yield from [_record(path, entry) for path, entry, _ in rules.select(node)]
+        yield from [_record(path, entry, complete) for path, entry, _ in rules.select(node)]
     else:
-        yield _record("", node)
+        yield _record("", node, complete)
 
 
-def _record(path: str, entry: Entry) -> str:
+def _record(path: str, entry: Entry, complete: Complete | None = None) -> str:
     """One entry in a form that no other entry has."""
+    if complete is not None and not entry.digest and entry.kind not in (DIRECTORY, SYMLINK):
+        entry = complete(entry)
     kind, mode, uid, gid, _, size, link, digest, *_ = entry
     if kind == FILE:
         if not digest:
