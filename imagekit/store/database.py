@@ -19,7 +19,7 @@ from attrs import field, frozen
 from imagekit.errors import NotFoundError, StoreError
 from imagekit.oci.descriptor import Descriptor
 from imagekit.oci.digest import Digest
-from imagekit.store.files import storing, write_durably
+from imagekit.store.files import locked, storing, write_durably
 
 _BUSY_TIMEOUT_S: Final = 30.0
 _INLINE: Final = 64 << 10
@@ -378,7 +378,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     if version == SCHEMA_VERSION:
         return
     path.chmod(0o600)
-    connection.execute("PRAGMA journal_mode = WAL")
+    with locked(path.with_name(f".{path.name}.lock")):  # SQLite does not wait for others here
+        connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
         for script in _MIGRATIONS[_schema_version(connection, path) :]:
