@@ -24,10 +24,10 @@ def test_a_pipe_is_written_to(files: Project, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     got: list[bytes] = []
-    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()))
+    reader = threading.Thread(target=lambda: got.append(pipe.read_bytes()), daemon=True)
     reader.start()
     files.build(FILE, output=f"type=tar,dest={pipe}")
-    reader.join()
+    reader.join(timeout=60)
     assert b"content" in got[0]
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
