@@ -121,9 +121,9 @@ def test_limits() -> None:
     parse("FROM a\nRUN " + "x" * (MAX_LINE - 4))
 
 
-def test_deep_json_is_no_crash() -> None:
+def test_json_that_go_does_not_read_is_plain_text() -> None:
     assert failure("FROM a\nRUN " + "[" * 9000 + "]" * 9000).code == "json-not-strings"
-    for plain in ("[" * 9000, "[" * 10_001 + "]" * 10_001, "[" * 30_000 + "]" * 30_000):
+    for plain in ("[1e999]", "[" * 9000, "[" * 10_001 + "]" * 10_001, "[" * 30_000 + "]" * 30_000):
         run = parse(f"FROM a\nRUN {plain}").stages[0].commands[0]
         assert isinstance(run, Run)
         assert run.argv == (plain,)
