@@ -145,7 +145,8 @@ def restate(docker: Path, layout: Path) -> None:
     for descriptor in (manifest["config"], *manifest["layers"]):
         descriptor["mediaType"] = OCI_MEDIA_TYPES[descriptor["mediaType"]]
         name = descriptor["digest"].removeprefix("sha256:")
-        (blobs / name).hardlink_to(docker / name)
+        if not (blobs / name).exists():  # two layers may be the same
+            (blobs / name).hardlink_to(docker / name)
     manifest["mediaType"] = "application/vnd.oci.image.manifest.v1+json"
     content = json.dumps(manifest).encode()
     name = hashlib.sha256(content).hexdigest()
