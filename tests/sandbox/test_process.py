@@ -254,8 +254,8 @@ def test_the_host_name_and_namespaces_are_the_steps_own(box: Any) -> None:
 
 
 def test_a_missing_working_folder_is_made_in_the_layer(box: Any) -> None:
-    result = box.run("pwd; stat -c '%a %u %g' .", cwd="/work/deep")
-    assert result.out == "/work/deep\n755 0 0\n"
+    result = box.run("pwd; stat -c '%a %u %g' .", cwd="/var/deep")
+    assert result.out == "/var/deep\n755 0 0\n"
     assert result.changes() == {"work", "work/deep"}
 
 
