@@ -81,7 +81,7 @@ def having(pattern: str) -> Callable[[str], bool]:
 OF_ITS_AGE: tuple[Row, ...] = (
     Row("text behind a JSON array was dropped", having(r"\][^\n]*\S|\]\s*[`\\]\s*\n")),
     Row("blanks behind << were not read over", having(r"<<-?[\t ]")),
-    Row("an escape in a flag was kept", having(r"--[^ \t\r\n]*[`\\]")),
+    Row("an escape in a flag was kept", having(r"--.*[`\\]")),
     Row("heredocs of triggers were not handed out", having(r"^\s*onbuild\b[^#]*<<")),
     Row("a trigger of a trigger was not handed out", having(r"^\s*onbuild\b[^#]*\bonbuild\b")),
     Row("patterns in ${} were an error of the lexer", having(r"<<[^#]*\$\{\w*[#%/]")),
