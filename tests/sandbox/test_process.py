@@ -254,9 +254,9 @@ def test_the_host_name_and_namespaces_are_the_steps_own(box: Any) -> None:
 
 
 def test_a_missing_working_folder_is_made_in_the_layer(box: Any) -> None:
-    result = box.run("pwd; stat -c '%a %u %g' .", cwd="/var/deep")
-    assert result.out == "/var/deep\n755 0 0\n"
-    assert result.changes() == {"work", "work/deep"}
+    result = box.run("pwd; stat -c '%a %u %g' .", cwd="/made/deep")
+    assert result.out == "/made/deep\n755 0 0\n"
+    assert result.changes() == {"made", "made/deep"}
 
 
 def test_a_working_folder_that_is_a_file_is_an_error(box: Any) -> None:
