@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final, TypeVar
 
-from attrs import evolve, field, frozen
+from attrs import field, frozen
 
 from imagekit.errors import InvalidDigestError, InvalidDocumentError
 from imagekit.oci.digest import Digest
@@ -227,10 +227,6 @@ class ImageConfig:
     def encode(self) -> bytes:
         """The bytes whose digest is the image ID."""
         return encode_json(self.to_json())
-
-    def with_layers(self, diff_ids: tuple[Digest, ...], created: str) -> "ImageConfig":
-        """The finished config: these layers, made at this time."""
-        return evolve(self, diff_ids=diff_ids, created=created)
 
     @classmethod
     def decode(cls, raw: bytes) -> "ImageConfig":

@@ -209,10 +209,6 @@ class Store:
         with locked(self.path / "locks" / "sweep", exclusive=False):
             return self._blobs.open(descriptor)  # a sweep may have put it back
 
-    def open_path(self, digest: Digest) -> Path:
-        """Where a blob lies, for reading at offsets; it may be missing."""
-        return self._blobs.path(digest)
-
     def write(self, descriptor: Descriptor, open_source: Callable[[], BinaryIO]) -> None:
         """See `Target`."""
         if not self.exists(descriptor):

@@ -162,9 +162,3 @@ def test_fields_of_the_wrong_type_are_refused(change: dict[str, Any]) -> None:
 def test_what_is_no_json_is_refused() -> None:
     with pytest.raises(InvalidDocumentError, match="image config: not JSON"):
         ImageConfig.decode(b"no")
-
-
-def test_layers_and_time_finish_a_config() -> None:
-    found = full().with_layers((DIFF_ID, DIFF_ID), "2026-02-02T02:02:02Z")
-    assert (found.diff_ids, found.created) == ((DIFF_ID, DIFF_ID), "2026-02-02T02:02:02Z")
-    assert found.config == full().config
